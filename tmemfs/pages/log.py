@@ -1,0 +1,203 @@
+"""A segment log: payloads are appended at its head, and segments are freed whole.
+
+A page is found by its *location*, one integer that says where its payload starts in the arena
+and how long it is. The log never looks for a page: whoever stores the location (the index in
+`tmemfs.tmem.objects`) gives it back to read or to free. For the way back, from a segment to the
+pages in it, each segment keeps a row per append: owner, index and offset, in flat arrays that go
+away with the segment. Freeing a page only counts its bytes dead; its row stays and is recognised
+as dead because the index no longer points at it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+
+from tmemfs.pages import codec
+from tmemfs.pages.arena import Arena
+
+# A location is (start in the arena << SIZE_BITS) | length of the payload; pages have up to
+# 64 KiB, so that a length takes 17 bits and 2^46 bytes of arena can be addressed.
+SIZE_BITS = 17
+SIZE_MASK = (1 << SIZE_BITS) - 1
+
+ROW_BYTES = 12
+# A Segment with three empty arrays and its places in the log and the arena.
+SEGMENT_OVERHEAD = 640
+# Pages that take no bytes would never fill a segment; so many rows fill it as well.
+BYTES_PER_ROW = 32
+
+
+class Segment:
+    """One segment of a log: what lives in it, and a row for every append it has seen."""
+
+    __slots__ = (
+        "end",
+        "huge_pages",
+        "indexes",
+        "live_bytes",
+        "live_pages",
+        "log",
+        "number",
+        "offsets",
+        "owners",
+        "position",
+        "rows_left",
+        "same_pages",
+        "start",
+    )
+
+    def __init__(self, log: SegmentLog, number: int, size: int) -> None:
+        self.log = log
+        self.number = number
+        self.start = self.position = number * size
+        self.end = self.start + size
+        self.rows_left = size // BYTES_PER_ROW
+        self.live_pages = self.live_bytes = self.same_pages = self.huge_pages = 0
+        self.owners = array("I")
+        self.indexes = array("I")
+        self.offsets = array("I")
+
+    @property
+    def dead_bytes(self) -> int:
+        """What moving the live pages elsewhere would gain; pages of no bytes still need rows."""
+        return self.end - self.start - max(self.live_bytes, self.live_pages * BYTES_PER_ROW)
+
+    def rows(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (owner, index, start in the arena) of every append, oldest first, live or dead."""
+        start = self.start
+        for owner, index, offset in zip(self.owners, self.indexes, self.offsets, strict=True):
+            yield owner, index, start + offset
+
+
+class SegmentLog:
+    """Segments in the order in which they were opened; pages of *page_size* bytes in them.
+
+    The log takes a segment only when told to (`open_segment`): whether there is one to be had is
+    for the budget to say.
+    """
+
+    def __init__(self, arena: Arena[Segment], page_size: int) -> None:
+        self.page_size = page_size
+        self.segments: OrderedDict[int, Segment] = OrderedDict()
+        self.head: Segment | None = None
+        self._arena = arena
+        self._view = arena.view
+
+    def fits(self, size: int) -> bool:
+        """Say whether `append` has room for a payload of *size* bytes."""
+        head = self.head
+        # Never up to the very end: a payload of no bytes must still lie inside its own segment.
+        return head is not None and head.position + size < head.end and head.rows_left > 0
+
+    def append(self, payloads: Sequence[bytes | memoryview], owner: int, index: int) -> list[int]:
+        """Store *payloads* for the pages of *owner* from *index* on, as many as the head holds.
+
+        Owner and index have 32 bits. Returns the locations of those that were stored, none of
+        them 0; the others are for the next segment.
+        """
+        head = self.head
+        if head is None:
+            return []
+        view, page_size = self._view, self.page_size
+        position, end = head.position, head.end
+        same = huge = 0
+        locations = []
+        for payload in payloads[: head.rows_left]:
+            size = len(payload)
+            if position + size >= end:
+                break
+            view[position : position + size] = payload
+            locations.append(position << SIZE_BITS | size)
+            position += size
+            if size <= codec.WORD:
+                same += 1
+            elif size == page_size:
+                huge += 1
+        count, start = len(locations), head.start
+        head.owners.extend([owner] * count)
+        head.indexes.extend(range(index, index + count))
+        head.offsets.extend([(location >> SIZE_BITS) - start for location in locations])
+        head.rows_left -= count
+        head.live_pages += count
+        head.live_bytes += position - head.position
+        head.same_pages += same
+        head.huge_pages += huge
+        head.position = position
+        self._arena.metadata_bytes += ROW_BYTES * count
+        return locations
+
+    def read(self, locations: Iterable[int]) -> list[bytes | None]:
+        """Return the page at each location, None where the location is 0.
+
+        Raises `tmemfs.errors.CorruptPage` where a stored page cannot be decoded.
+        """
+        view, page_size, decode = self._view, self.page_size, codec.decode
+        pages: list[bytes | None] = []
+        for location in locations:
+            if location:
+                size = location & SIZE_MASK
+                start = location >> SIZE_BITS
+                pages.append(decode(view[start : start + size], size, page_size))
+            else:
+                pages.append(None)
+        return pages
+
+    def payload(self, location: int) -> memoryview:
+        """Return the stored payload itself, valid until its segment is given back."""
+        start = location >> SIZE_BITS
+        return self._view[start : start + (location & SIZE_MASK)]
+
+    def open_segment(self) -> None:
+        """Take a segment from the arena and make it the head; the old head is full from now on."""
+        number = self._arena.take()
+        self.head = segment = Segment(self, number, self._arena.segment_size)
+        self.segments[number] = self._arena.holders[number] = segment
+        self._arena.metadata_bytes += SEGMENT_OVERHEAD
+
+    def oldest(self) -> Segment:
+        """Return the segment that was opened first. Raises StopIteration when there is none."""
+        return next(iter(self.segments.values()))
+
+    def emptiest(self) -> Segment | None:
+        """Return the segment other than the head with the most dead bytes, None without one."""
+        full = (segment for segment in self.segments.values() if segment is not self.head)
+        return max(full, key=lambda segment: segment.dead_bytes, default=None)
+
+    def release(self, segment: Segment) -> None:
+        """Give *segment* back to the arena with all that is still in it."""
+        if segment is self.head:
+            self.head = None
+        del self.segments[segment.number]
+        self._arena.metadata_bytes -= SEGMENT_OVERHEAD + ROW_BYTES * len(segment.offsets)
+        self._arena.give(segment.number)
+
+    def statistics(self) -> dict[str, int]:
+        """Return pages, compr_data_size, same_pages, huge_pages and mem_used_total of the log."""
+        segments = self.segments.values()
+        return {
+            "pages": sum(segment.live_pages for segment in segments),
+            "compr_data_size": sum(segment.live_bytes for segment in segments),
+            "same_pages": sum(segment.same_pages for segment in segments),
+            "huge_pages": sum(segment.huge_pages for segment in segments),
+            "mem_used_total": len(segments) * self._arena.segment_size,
+        }
+
+
+def free(arena: Arena[Segment], locations: Iterable[int]) -> None:
+    """Count the pages at *locations*, none of them 0, dead, whichever logs they are in.
+
+    A segment in which nothing lives any more is given back, the head of a log too.
+    """
+    for location in locations:
+        segment = arena.holders[(location >> SIZE_BITS) >> arena.segment_bits]
+        size = location & SIZE_MASK
+        segment.live_pages -= 1
+        segment.live_bytes -= size
+        if size <= codec.WORD:
+            segment.same_pages -= 1
+        elif size == segment.log.page_size:
+            segment.huge_pages -= 1
+        if not segment.live_pages:
+            segment.log.release(segment)
