@@ -1,0 +1,181 @@
+"""The tmem core: clients, their pools, and one budget for the pages of all of them.
+
+Plain synchronous code: it does no I/O, takes no locks and is for one thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tmemfs.errors import BadPool, BudgetError, BudgetInUse
+from tmemfs.pages import Arena, Segment
+from tmemfs.tmem.clients import Client
+from tmemfs.tmem.pool import EphemeralPool, Kind, PersistentPool, Pool
+from tmemfs.tmem.reclaim import Reclaim
+from tmemfs.tmem.stats import as_dict
+
+MIN_PAGE_SIZE = 4 << 10
+MAX_PAGE_SIZE = 64 << 10
+
+_MIN_SEGMENTS = 16
+_SEGMENTS_WANTED = 128
+_MIN_SEGMENT_SIZE = 128 << 10
+_MAX_SEGMENT_SIZE = 1 << 20
+
+MIN_BUDGET = _MIN_SEGMENTS * _MIN_SEGMENT_SIZE
+"""The smallest budget in bytes. A core made with a large one cannot shrink quite as far."""
+
+# Segments of a destroyed pool that are freed at once; the rest follows in slices.
+_SWEEP_AT_ONCE = 64
+
+
+class Core:
+    """Compressed memory of up to *budget* bytes, tables included, for any number of pools.
+
+    The budget may be changed later, up to *capacity* bytes (the machine's memory by default).
+    Raises `BudgetError` when it is too small or above the capacity.
+    """
+
+    def __init__(self, budget: int, capacity: int | None = None) -> None:
+        if capacity is None:
+            capacity = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        size = 1 << (max(budget // _SEGMENTS_WANTED, 1).bit_length() - 1)
+        size = min(max(size, _MIN_SEGMENT_SIZE), _MAX_SEGMENT_SIZE)
+        self.smallest_budget = _MIN_SEGMENTS * size
+        self.capacity = capacity
+        self._check_budget(budget)
+        self._arena: Arena[Segment] = Arena(capacity // size, size)
+        self._reclaim = Reclaim(self._arena, budget)
+        self._shared: dict[int, Pool] = {}
+        self._next_pool = 1
+        self.clients: list[Client] = []
+
+    # -- clients and pools -------------------------------------------------------------------
+
+    def new_client(self, name: str) -> Client:
+        """Return a new client, which can make pools."""
+        client = Client(name, self)
+        self.clients.append(client)
+        return client
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """Every pool, in the order in which they were made."""
+        return tuple(self._reclaim.pools)
+
+    def attach_pool(self, name: str, kind: Kind, page_size: int, uuid: int | None) -> Pool:
+        """Return a new pool, or the shared one of that *uuid*. For `Client.new_pool`."""
+        if page_size & (page_size - 1) or not MIN_PAGE_SIZE <= page_size <= MAX_PAGE_SIZE:
+            raise BadPool(f"page size {page_size} is not a power of two from 4096 to 65536")
+        if kind not in ("ephemeral", "persistent"):
+            raise BadPool(f"a pool is ephemeral or persistent, not {kind!r}")
+        if uuid is not None and not 0 <= uuid < 1 << 128:
+            raise BadPool("the uuid of a shared pool is an int of 128 bits")
+        shared = self._shared.get(uuid) if uuid is not None else None
+        if shared is not None:
+            if (shared.kind, shared.page_size) != (kind, page_size):
+                raise BadPool(
+                    f"shared pool {shared.name!r} is {shared.kind} with pages of "
+                    f"{shared.page_size} bytes, not {kind} with {page_size}"
+                )
+            return shared
+        number = self._next_pool
+        self._next_pool += 1
+        pool: Pool
+        if kind == "persistent":
+            pool = PersistentPool(number, name, page_size, self._arena, self._reclaim)
+        else:
+            ghosts = self._ghosts(page_size, self.budget)
+            pool = EphemeralPool(number, name, page_size, self._arena, self._reclaim, ghosts)
+        pool.uuid = uuid
+        if uuid is not None:
+            self._shared[uuid] = pool
+        self._reclaim.pools.append(pool)
+        return pool
+
+    def detach_pool(self, pool: Pool) -> None:
+        """Destroy *pool* unless another client has it as well. For `Client.destroy_pool`."""
+        if any(pool in client.pools for client in self.clients):
+            return
+        if pool.uuid is not None:
+            del self._shared[pool.uuid]
+        self._reclaim.destroy(pool)
+        self._reclaim.sweep(_SWEEP_AT_ONCE)
+
+    def sweep(self, segments: int) -> bool:
+        """Free up to *segments* segments of destroyed pools; say whether there are more.
+
+        Nobody has to call this: a put that needs memory does. It brings the memory back sooner.
+        """
+        return self._reclaim.sweep(segments)
+
+    # -- the budget --------------------------------------------------------------------------
+
+    @property
+    def budget(self) -> int:
+        """How many bytes pages and tables may take; see `begin_budget`."""
+        return self._reclaim.limit
+
+    def begin_budget(self, budget: int) -> None:
+        """Change the budget. When it shrinks, call `shrink` until it has been done.
+
+        Raises `BudgetError`, with nothing changed, when it is out of range, and `BudgetInUse`
+        when it does not hold the persistent pages that are there.
+        """
+        self._check_budget(budget)
+        if budget < self.budget and budget < self._reclaim.must_keep():
+            raise BudgetInUse(
+                f"budget of {budget} bytes does not hold the persistent pages, which need "
+                f"{self._reclaim.must_keep()}"
+            )
+        self._reclaim.limit = budget
+        for pool in self._reclaim.pools:
+            if isinstance(pool, EphemeralPool):
+                pool.resize_ghosts(self._ghosts(pool.page_size, budget))
+
+    def shrink(self, segments: int = 16) -> bool:
+        """Take back up to *segments* segments above the budget; say whether there are more."""
+        return self._reclaim.shrink(segments)
+
+    def set_budget(self, budget: int) -> None:
+        """Change the budget and shrink in one go: `begin_budget`, then all of `shrink`."""
+        self.begin_budget(budget)
+        while self.shrink():
+            pass
+
+    # -- figures -----------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, Any]:
+        """Return ``memory``, ``pools`` and ``reclaim``, all sizes in bytes and all plain ints."""
+        pools = [pool.statistics() for pool in self._reclaim.pools]
+        arena = self._arena
+        totals = ("orig_data_size", "compr_data_size", "same_pages", "huge_pages")
+        return {
+            "memory": {
+                "mem_limit": self.budget,
+                "mem_used_total": arena.used_bytes,
+                "mem_used_max": arena.peak_segments * arena.segment_size,
+                **{key: sum(pool[key] for pool in pools) for key in totals},
+                "metadata_bytes": arena.metadata_bytes,
+                "segment_size": arena.segment_size,
+            },
+            "pools": pools,
+            "reclaim": as_dict(self._reclaim.counters),
+        }
+
+    def close(self) -> None:
+        """Give all memory back. Nothing may be asked of the core or its pools afterwards."""
+        self._arena.close()
+
+    def _check_budget(self, budget: int) -> None:
+        if not self.smallest_budget <= budget <= self.capacity:
+            raise BudgetError(
+                f"budget of {budget} bytes is not between {self.smallest_budget} and "
+                f"{self.capacity} bytes"
+            )
+
+    @staticmethod
+    def _ghosts(page_size: int, budget: int) -> int:
+        # As many as the pool would hold pages if it had all the budget and halved what it stores.
+        return 2 * budget // page_size

@@ -1,0 +1,336 @@
+"""A pool: the pages of one use of tmem, all of one size, and what may be done with them.
+
+Persistent and ephemeral pools answer alike; they differ in the logs their pages are in, and so
+in what `tmemfs.tmem.reclaim` may do with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any, ClassVar, Literal, Protocol
+
+from tmemfs.errors import CorruptPage
+from tmemfs.pages import Arena, Segment, SegmentLog, codec
+from tmemfs.pages.log import free
+from tmemfs.tmem.ghosts import Ghosts
+from tmemfs.tmem.objects import NODE_PAGES, ObjectTable
+from tmemfs.tmem.stats import PoolCounters, ReclaimCounters, as_dict
+
+Kind = Literal["ephemeral", "persistent"]
+
+INVALID_OBJECT_ID = (1 << 192) - 1
+"""Object ids have 192 bits; the one with all bits set is never an object."""
+INDEX_LIMIT = 1 << 32
+
+
+class Memory(Protocol):
+    """Who a pool asks for memory (`tmemfs.tmem.reclaim.Reclaim`)."""
+
+    counters: ReclaimCounters
+
+    def make_room(self, segments: int, pool: Pool) -> bool:
+        """Make sure that *pool* may take *segments* more, taking memory back where needed."""
+
+
+class Pool:
+    """Pages by (object id, index). Made by `Client.new_pool`; never made directly.
+
+    A page is ``bytes`` of exactly `page_size`. Object ids are ints from 0 to 2^192 - 2, indices
+    ints below 2^32; anything else is refused and counted, never an exception.
+    """
+
+    kind: ClassVar[Kind]
+
+    def __init__(
+        self, number: int, name: str, page_size: int, arena: Arena[Segment], memory: Memory
+    ) -> None:
+        self.number = number
+        self.name = name
+        self.page_size = page_size
+        self.uuid: int | None = None
+        self.destroyed = False
+        self.counters = PoolCounters()
+        self.objects = ObjectTable(arena)
+        self.arena = arena
+        self._memory = memory
+        self._reader = SegmentLog(arena, page_size)
+
+    # -- what a client may ask ---------------------------------------------------------------
+
+    def put(self, object_id: int, index: int, page: bytes) -> bool:
+        """Store one page; return whether it was stored. See `put_many`."""
+        return self.put_many(object_id, index, page) == 1
+
+    def put_many(self, object_id: int, index: int, data: bytes) -> int:
+        """Store a run of pages from *index* on; return how many were stored.
+
+        *data* is a whole number of pages. Each page is stored or refused by itself; where it is
+        refused, a page that was there before is gone: a get misses, and never finds old data.
+        Raises ValueError when *data* is no whole number of pages; then nothing has changed.
+        """
+        size = self.page_size
+        count, rest = divmod(len(data), size)
+        if rest:
+            raise ValueError(f"{len(data)} bytes are no whole number of pages of {size}")
+        counters = self.counters
+        counters.puts += count
+        if not self._valid(object_id, index, count):
+            counters.bad_puts += count
+            return 0
+        # The older pages go first, so that no failure from here on leaves them to be found.
+        older = self._remove(object_id, index, count)
+        payloads = [codec.encode(data[start : start + size]) for start in range(0, len(data), size)]
+        stored = flushed = 0
+        for log, first, last in self._logs_for(object_id, index, count):
+            done = self._append(log, object_id, index + first, payloads[first:last])
+            stored += done
+            flushed += last - first - done - older[first + done : last].count(0)
+        counters.dup_puts_flushed += flushed
+        counters.dup_puts_replaced += count - older.count(0) - flushed
+        self._memory.counters.put_to_flush += flushed
+        counters.good_puts += stored
+        counters.no_mem_puts += count - stored
+        return stored
+
+    def get(self, object_id: int, index: int) -> bytes | None:
+        """Return one page, None when it is not there. See `get_many`."""
+        return self.get_many(object_id, index, 1)[0]
+
+    def get_many(self, object_id: int, index: int, count: int) -> list[bytes | None]:
+        """Return *count* pages from *index* on, None for each that is not there.
+
+        The pages stay, and each that was found counts as used. Raises `CorruptPage` when a
+        stored page does not decode; what was stored of the whole run is then flushed in an
+        ephemeral pool (its pages are elsewhere as well), and stays in a persistent one.
+        """
+        counters = self.counters
+        counters.gets += count
+        owner = self.objects.find(object_id)
+        if owner is None or not self._valid(object_id, index, count):
+            return [None] * count
+        try:
+            pages = self._reader.read(owner.run(index, count, mark=True))
+        except CorruptPage:
+            counters.corrupt_pages += 1
+            self._corrupt(object_id, index, count)
+            raise
+        counters.found_gets += count - pages.count(None)
+        return pages
+
+    def get_and_flush(self, object_id: int, index: int) -> bytes | None:
+        """Return one page and remove it, None when it is not there: the exclusive get.
+
+        The page is copied out before it is removed, so that an error leaves it where it was.
+        """
+        page = self.get(object_id, index)
+        if page is not None:
+            self.flush_page(object_id, index)
+        return page
+
+    def flush_page(self, object_id: int, index: int) -> int:
+        """Remove one page; return how many were removed, 0 or 1. See `flush_many`."""
+        return self.flush_many(object_id, index, 1)
+
+    def flush_many(self, object_id: int, index: int, count: int) -> int:
+        """Remove *count* pages from *index* on; return how many had been there.
+
+        *count* may reach far beyond the last page: only what is there costs time.
+        """
+        self.counters.flushs += 1
+        owner = self.objects.find(object_id)
+        if owner is None or not self._valid(object_id, index, count):
+            return 0
+        removed = 0
+        if count <= NODE_PAGES * len(owner.nodes):
+            removed = count - self._remove(object_id, index, count).count(0)
+        else:
+            for found, _ in list(owner.items()):
+                if index <= found < index + count:
+                    self._remove(object_id, found, 1)
+                    removed += 1
+        self.counters.flushs_found += removed
+        return removed
+
+    def flush_object(self, object_id: int) -> int:
+        """Remove every page of an object; return how many there were."""
+        self.counters.flush_objs += 1
+        owner = self.objects.find(object_id)
+        if owner is None:
+            return 0
+        locations = [location for _, location in owner.items()]
+        self.objects.drop(owner)
+        free(self.arena, locations)
+        self.counters.flush_objs_found += 1
+        return len(locations)
+
+    def stamp(self, object_id: int) -> int:
+        """Return what `set_stamp` set last, 0 when nothing or when no page of the object is left.
+
+        A stamp is a note of the client's about an object's pages, such as which version of a
+        file they were read from. It lives exactly as long as the object has pages.
+        """
+        owner = self.objects.find(object_id)
+        return owner.stamp if owner is not None else 0
+
+    def set_stamp(self, object_id: int, stamp: int) -> None:
+        """Note *stamp* (an int of up to 192 bits) with an object, if it has pages."""
+        owner = self.objects.find(object_id)
+        if owner is not None:
+            owner.stamp = stamp
+
+    def has_room(self, pages: int) -> bool:
+        """Say whether *pages* pages can be put now and none of them be refused for memory.
+
+        Makes room for them, even if none of them should shrink. For a client that must not lose
+        the older page to a refused put: it asks first.
+        """
+        per_segment = (self.arena.segment_size - self.page_size) // self.page_size
+        return self._memory.make_room(-(-pages // per_segment), self)
+
+    def statistics(self) -> dict[str, Any]:
+        """Return name, kind, page_size, sizes in bytes, and the counters, all plain numbers."""
+        parts = [log.statistics() for log in self.logs()]
+        sizes = {key: sum(part[key] for part in parts) for key in parts[0]}
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "page_size": self.page_size,
+            "objects": len(self.objects),
+            "orig_data_size": sizes["pages"] * self.page_size,
+            "metadata_bytes": self.objects.metadata_bytes,
+            **sizes,
+            **as_dict(self.counters),
+        }
+
+    # -- what reclaim may ask ----------------------------------------------------------------
+
+    def logs(self) -> tuple[SegmentLog, ...]:
+        """Return the logs that the pool's pages are in."""
+        raise NotImplementedError
+
+    @property
+    def segments(self) -> int:
+        """How many segments of the arena the pool has."""
+        return sum(len(log.segments) for log in self.logs())
+
+    def close(self) -> list[Segment]:
+        """Let no page be reached any more; return the segments, which still take memory."""
+        self.destroyed = True
+        self.objects.clear()
+        return [segment for log in self.logs() for segment in log.segments.values()]
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _logs_for(
+        self, object_id: int, index: int, count: int
+    ) -> Iterable[tuple[SegmentLog, int, int]]:
+        """Split a run of new pages into parts (log, first, last) by the log they go to."""
+        raise NotImplementedError
+
+    def _valid(self, object_id: int, index: int, count: int) -> bool:
+        return (
+            0 <= object_id < INVALID_OBJECT_ID
+            and 0 <= index <= index + count <= INDEX_LIMIT
+            and not self.destroyed
+        )
+
+    def _append(self, log: SegmentLog, object_id: int, index: int, payloads: list[bytes]) -> int:
+        """Store payloads from *index* on until one is refused; return how many were stored."""
+        # What the tables grew by since the last segment was opened is settled once a run.
+        if not self._memory.make_room(0, self):
+            return 0
+        done = 0
+        while done < len(payloads):
+            if not log.fits(len(payloads[done])):
+                if not self._memory.make_room(1, self):
+                    break
+                log.open_segment()
+            # Each time anew: making room may have taken the last other page of the object, and
+            # the object with it.
+            owner = self.objects.obtain(object_id)
+            locations = log.append(payloads[done:], owner.number, index + done)
+            self.objects.store(owner, index + done, locations)
+            done += len(locations)
+        return done
+
+    def _remove(self, object_id: int, index: int, count: int) -> list[int]:
+        """Remove pages; return where they were, 0 for those that were not there."""
+        owner = self.objects.find(object_id)
+        if owner is None:
+            return [0] * count
+        locations = self.objects.take(owner, index, count)
+        free(self.arena, filter(None, locations))
+        return locations
+
+    def _corrupt(self, object_id: int, index: int, count: int) -> None:
+        """Deal with a run in which a page did not decode."""
+
+
+class PersistentPool(Pool):
+    """Pages that stay until they are flushed, in one log."""
+
+    kind = "persistent"
+
+    def __init__(
+        self, number: int, name: str, page_size: int, arena: Arena[Segment], memory: Memory
+    ) -> None:
+        super().__init__(number, name, page_size, arena, memory)
+        self.log = self._reader
+
+    def logs(self) -> tuple[SegmentLog, ...]:
+        return (self.log,)
+
+    def _logs_for(
+        self, object_id: int, index: int, count: int
+    ) -> Iterable[tuple[SegmentLog, int, int]]:
+        return ((self.log, 0, count),)
+
+
+class EphemeralPool(Pool):
+    """Pages that may go at any time, in two logs in the manner of S3-FIFO.
+
+    *new* is where pages start, *main* is for those that were used there or came back soon after
+    they had been evicted.
+    """
+
+    kind = "ephemeral"
+
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        page_size: int,
+        arena: Arena[Segment],
+        memory: Memory,
+        ghosts: int,
+    ) -> None:
+        super().__init__(number, name, page_size, arena, memory)
+        self.new = self._reader
+        self.main = SegmentLog(arena, page_size)
+        self.ghosts = Ghosts(arena, ghosts)
+
+    def logs(self) -> tuple[SegmentLog, ...]:
+        return (self.new, self.main)
+
+    def resize_ghosts(self, ghosts: int) -> None:
+        """Start afresh with room for *ghosts* ghosts."""
+        self.ghosts.forget()
+        self.ghosts = Ghosts(self.arena, ghosts)
+
+    def close(self) -> list[Segment]:
+        self.ghosts.forget()
+        return super().close()
+
+    def _logs_for(
+        self, object_id: int, index: int, count: int
+    ) -> Iterable[tuple[SegmentLog, int, int]]:
+        known = [self.ghosts.take(object_id, i) for i in range(index, index + count)]
+        first = 0
+        for known_ghost, group in groupby(known):
+            last = first + len(list(group))
+            yield self.main if known_ghost else self.new, first, last
+            first = last
+
+    def _corrupt(self, object_id: int, index: int, count: int) -> None:
+        self.flush_many(object_id, index, count)

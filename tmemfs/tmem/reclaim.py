@@ -1,0 +1,177 @@
+"""Who gives memory back, and in what order.
+
+1. segments of destroyed pools, and free ones;
+2. ephemeral pages, the oldest segment of the pool that has most (S3-FIFO within the pool);
+3. dead space: what lives in the emptiest persistent segment is copied out;
+4. nothing: the put is refused.
+
+A persistent page is never given up. A few segments are held back from puts, so that copying
+pages out of a segment, which needs another one first, can always proceed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tmemfs.pages import Arena, Segment, SegmentLog
+from tmemfs.pages.arena import WARM_SEGMENTS
+from tmemfs.pages.log import ROW_BYTES, SIZE_BITS, free
+from tmemfs.tmem.objects import Object
+from tmemfs.tmem.pool import EphemeralPool, PersistentPool, Pool
+from tmemfs.tmem.stats import ReclaimCounters
+
+# Held back: moving the pages of one segment takes at most one other before it gives one. The
+# arena's warm segments are memory as well, and are covered by the same reserve.
+RESERVE_SEGMENTS = max(WARM_SEGMENTS, 1)
+# A pool's pages are new for as long as this part of its segments allows.
+NEW_SHARE = 10
+# Cleaning must gain at least this part of a segment, or it would go round and round.
+CLEANING_GAIN = 16
+
+
+class Reclaim:
+    """Keeps what the arena is charged with within *limit* bytes, at the cost of *pools*."""
+
+    def __init__(self, arena: Arena[Segment], limit: int) -> None:
+        self.limit = limit
+        self.pools: list[Pool] = []
+        self.counters = ReclaimCounters()
+        self._arena = arena
+        self._dying: list[Segment] = []
+
+    def make_room(self, segments: int, pool: Pool) -> bool:
+        """Make sure that *pool* may take *segments* more, taking memory back where needed.
+
+        Returns False when that is not possible; what was taken back stays free.
+        """
+        reserved = (segments + RESERVE_SEGMENTS) * self._arena.segment_size
+        while self._arena.charged_bytes + reserved > self.limit:
+            if not self._take_back(pool):
+                self.counters.pool_limit_hit += 1
+                return False
+        return True
+
+    def shrink(self, segments: int) -> bool:
+        """Take back up to *segments* segments that are above the limit; say whether more are."""
+        reserved = RESERVE_SEGMENTS * self._arena.segment_size
+        while segments and self._arena.charged_bytes + reserved > self.limit:
+            if not self._take_back(None):
+                return False
+            segments -= 1
+        return self._arena.charged_bytes + reserved > self.limit
+
+    def must_keep(self) -> int:
+        """Return the smallest limit in bytes that what is persistent now can be packed into."""
+        size = self._arena.segment_size
+        need = RESERVE_SEGMENTS + 1
+        metadata = 0
+        for pool in self.pools:
+            if isinstance(pool, PersistentPool):
+                used = pool.log.segments.values()
+                live = sum(size - segment.dead_bytes for segment in used)
+                # Cleaning leaves at most one part in CLEANING_GAIN, and a page, in each segment.
+                dense = size - size // CLEANING_GAIN - pool.page_size
+                need += min(-(-live // dense) + 1, len(used)) if live else 0
+                rows = sum(segment.live_pages for segment in used)
+                metadata += pool.objects.metadata_bytes + ROW_BYTES * rows
+        return need * size + metadata
+
+    def destroy(self, pool: Pool) -> None:
+        """Let no page of *pool* be reached; its memory comes back by and by (`sweep`)."""
+        self.pools.remove(pool)
+        self._dying.extend(pool.close())
+
+    def sweep(self, segments: int) -> bool:
+        """Free up to *segments* segments of destroyed pools; say whether there are more."""
+        for segment in self._dying[-segments:]:
+            segment.log.release(segment)
+        del self._dying[-segments:]
+        return bool(self._dying)
+
+    # -- the order ---------------------------------------------------------------------------
+
+    def _take_back(self, pool: Pool | None) -> bool:
+        if self._dying:
+            self.sweep(1)
+            return True
+        fattest = max(
+            (p for p in self.pools if isinstance(p, EphemeralPool)),
+            key=lambda p: p.segments,
+            default=None,
+        )
+        if fattest is not None and fattest.segments:
+            evicted = self._evict(fattest)
+            if isinstance(pool, PersistentPool):
+                self.counters.pers_ate_eph += evicted
+            return True
+        return self._clean()
+
+    def _evict(self, pool: EphemeralPool) -> int:
+        """Reclaim one segment of *pool*; return how many pages went with it."""
+        new, main = pool.new, pool.main
+        from_new = new.segments and (
+            not main.segments or len(new.segments) * NEW_SHARE > pool.segments
+        )
+        segment = (new if from_new else main).oldest()
+        self.counters.evict_attempts += 1
+        evicted = 0
+        self._retire(segment)
+        for owner, index, location in self._live(pool, segment):
+            if owner.used(index):
+                self._move(pool, main, owner, index, location)
+                self.counters.moved_pgs += 1
+            else:
+                if from_new:
+                    pool.ghosts.add(owner.id, index)
+                pool.objects.take(owner, index, 1)
+                free(self._arena, (location,))
+                evicted += 1
+        self.counters.evicted_pgs += evicted
+        return evicted
+
+    def _clean(self) -> bool:
+        """Copy what lives in the emptiest persistent segment elsewhere, if that is worth it."""
+        candidates = [
+            (pool, segment)
+            for pool in self.pools
+            if isinstance(pool, PersistentPool) and (segment := pool.log.emptiest())
+        ]
+        if not candidates:
+            return False
+        pool, segment = max(candidates, key=lambda found: found[1].dead_bytes)
+        if segment.dead_bytes < self._arena.segment_size // CLEANING_GAIN + pool.page_size:
+            return False
+        for owner, index, location in self._live(pool, segment):
+            self._move(pool, pool.log, owner, index, location)
+        self.counters.cleaned_segments += 1
+        return True
+
+    # -- how ---------------------------------------------------------------------------------
+
+    def _retire(self, segment: Segment) -> None:
+        """Let nothing more be appended to *segment*."""
+        if segment.log.head is segment:
+            segment.log.head = None
+
+    def _live(self, pool: Pool, segment: Segment) -> Iterator[tuple[Object, int, int]]:
+        """Yield (object, index, location) of each page that lives in *segment*.
+
+        The page may be moved or removed before the next one is asked for. The segment is given
+        back when its last page goes.
+        """
+        for number, index, start in segment.rows():
+            if not segment.live_pages:
+                break
+            owner = pool.objects.owner(number)
+            if owner is not None:
+                location = owner.location(index)
+                if location and location >> SIZE_BITS == start:
+                    yield owner, index, location
+
+    def _move(self, pool: Pool, log: SegmentLog, owner: Object, index: int, location: int) -> None:
+        """Append the page again in *log*, out of the reserve if need be, and mark it unused."""
+        payload = log.payload(location)
+        if not log.fits(len(payload)):
+            log.open_segment()
+        pool.objects.store(owner, index, log.append((payload,), owner.number, index))
+        free(self._arena, (location,))
