@@ -1,0 +1,61 @@
+"""System calls that Python does not wrap: renames with flags, and file handles.
+
+All raise OSError as the functions of `os` do.
+"""
+
+import ctypes
+import os
+
+_AT_EMPTY_PATH = 0x1000
+_MAX_HANDLE = 128
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _FileHandle(ctypes.Structure):
+    _fields_ = (
+        ("handle_bytes", ctypes.c_uint),
+        ("handle_type", ctypes.c_int),
+        ("f_handle", ctypes.c_ubyte * _MAX_HANDLE),
+    )
+
+
+_HEADER = _FileHandle.f_handle.offset
+
+
+def _checked(result: int, name: object = None) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), name)
+    return result
+
+
+def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
+    """Rename *old* in directory *old_dir* to *new* in *new_dir*; see renameat2(2) for *flags*."""
+    _checked(_libc.renameat2(old_dir, old, new_dir, new, ctypes.c_uint(flags)), old)
+
+
+def file_handle(fd: int, name: bytes = b"") -> bytes:
+    """Return the handle of *name* in directory *fd*, of *fd* itself without a name.
+
+    A handle names an inode for as long as it lives, and no later inode of the same number.
+    Symbolic links are not followed. See name_to_handle_at(2); EOPNOTSUPP where the filesystem
+    has no handles.
+    """
+    handle = _FileHandle(_MAX_HANDLE)
+    mount_id = ctypes.c_int()
+    flags = 0 if name else _AT_EMPTY_PATH
+    _checked(
+        _libc.name_to_handle_at(fd, name, ctypes.byref(handle), ctypes.byref(mount_id), flags),
+        name,
+    )
+    return bytes(handle)[: _HEADER + handle.handle_bytes]
+
+
+def open_file_handle(mount_fd: int, handle: bytes, flags: int) -> int:
+    """Open the inode of *handle*, on the filesystem that *mount_fd* is on; return a descriptor.
+
+    ESTALE when the inode is gone, EPERM without CAP_DAC_READ_SEARCH.
+    """
+    struct = _FileHandle.from_buffer_copy(handle.ljust(ctypes.sizeof(_FileHandle), b"\0"))
+    return _checked(_libc.open_by_handle_at(mount_fd, ctypes.byref(struct), flags | os.O_CLOEXEC))

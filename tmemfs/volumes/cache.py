@@ -1,0 +1,376 @@
+"""A cache volume: a backing directory whose file pages are kept in an ephemeral pool.
+
+Reads come out of the pool; what is missing is read from the backing file and put there. Writes
+go to the backing file before they are acknowledged, so that nothing is ever held here alone.
+
+Two things keep stale bytes out (docs/concurrency.md tells the whole story):
+
+* a *generation* per open file, for changes that pass through us while we wait: pages are put
+  only if the generation is the one seen before the wait;
+* a *stamp* per object, for changes behind our back: modification time, change time and size of
+  the file that the pages were read from, compared at every open, around every backing read and
+  with all attributes that the kernel asks for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import trio
+
+from tmemfs.errors import CorruptPage
+from tmemfs.tmem import Pool
+from tmemfs.volumes.nodes import Node, NodeTable
+from tmemfs.volumes.tree import Caller, Stat, Tree, inode_path
+
+# What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
+# aligned. Not O_APPEND: the kernel has turned it into an offset already.
+_OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLOCK
+
+# Two changes within one tick of a filesystem's clock leave the same times behind. A file that
+# changed less than this long (ns) before it was looked at may change again unseen.
+_TICK = 20_000_000
+_COARSE_TICK = 2_000_000_000
+_SECOND = 1_000_000_000
+
+
+class FileData:
+    """What is known of the bytes of a file while it is open; shared by all who have it open."""
+
+    __slots__ = (
+        "changing",
+        "fresh",
+        "generation",
+        "object_id",
+        "opens",
+        "size",
+        "stamp",
+        "trusted",
+    )
+
+    def __init__(self, object_id: int) -> None:
+        self.object_id = object_id
+        self.opens = 0
+        self.generation = 0
+        self.changing = 0
+        """writes and truncations under way"""
+        self.size = 0
+        self.stamp = 0
+        self.trusted = False
+        """whether an equal stamp, later, will mean equal bytes"""
+        self.fresh = True
+        """whether the kernel's own pages of the file are as good as ours"""
+
+
+class OpenFile:
+    """One open of a file: a descriptor of the backing file, and the file's data."""
+
+    __slots__ = ("data", "fd", "node", "wrote")
+
+    def __init__(self, node: Node, fd: int, data: FileData) -> None:
+        self.node = node
+        self.fd = fd
+        self.data = data
+        self.wrote = False
+
+
+class CacheVolume:
+    """The directory *root_fd*, its file pages kept in *pool*, an ephemeral one.
+
+    *local* says that the backing filesystem hardly ever makes us wait for names; *descriptors* is
+    how many may be open for inodes (those of open files come on top). Names and attributes are
+    the business of `tree`; what concerns the bytes of files is here. All errors are OSErrors.
+    """
+
+    def __init__(self, root_fd: int, pool: Pool, *, local: bool, descriptors: int) -> None:
+        self.nodes = NodeTable(root_fd, descriptors)
+        self.tree = Tree(self.nodes, local=local, changed=self._attributes_changed)
+        self._pool = pool
+        self._nowait = True
+
+    def close(self) -> None:
+        """Close every descriptor; the pool stays as it is."""
+        self.nodes.close()
+
+    # -- opening -----------------------------------------------------------------------------
+
+    async def open(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
+        """Open a file; return it, and whether the kernel may keep the pages it has of it."""
+        with node as fd:
+            opened = await self.tree.call(os.open, inode_path(fd), flags & _OPEN_FLAGS)
+        file, keep = self._attach(node, opened)
+        if flags & os.O_TRUNC:
+            try:
+                await self.truncate(file, 0)
+            except BaseException:
+                await self.release(file)
+                raise
+        return file, keep
+
+    async def create(
+        self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[OpenFile, Stat]:
+        """Make a file that belongs to *caller* and open it; return it and its attributes."""
+        extra = flags & os.O_EXCL
+        fd = await self.tree.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
+        try:
+            node, _ = await self.tree.lookup(parent, name)
+        except BaseException:
+            os.close(fd)
+            raise
+        file, _ = self._attach(node, fd)
+        return file, os.fstat(fd)
+
+    async def release(self, file: OpenFile) -> None:
+        """Close one open of a file."""
+        data, node = file.data, file.node
+        data.opens -= 1
+        if not data.opens:
+            node.data = None
+            if not os.fstat(file.fd).st_nlink:
+                self._pool.flush_object(data.object_id)
+            elif not data.fresh:
+                # The next open must tell the kernel to drop its pages, so it must not find ours.
+                self._pool.set_stamp(data.object_id, 0)
+        node.__exit__(None, None, None)
+        os.close(file.fd)
+
+    # -- bytes -------------------------------------------------------------------------------
+
+    async def read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
+        """Return up to *size* bytes at *offset*, fewer only at the end of the file."""
+        data = file.data
+        if offset + size > data.size:
+            # The file may have grown behind our back: a log that somebody follows.
+            self._notice(data, os.fstat(file.fd))
+        end = min(offset + size, data.size)
+        if offset >= end:
+            return b""
+        page_size = self._pool.page_size
+        first = offset // page_size
+        count = (end - 1) // page_size + 1 - first
+        try:
+            pages = self._pool.get_many(data.object_id, first, count)
+        except CorruptPage:
+            # The backing file has the right bytes, and the pool has dropped the wrong ones.
+            pages = [None] * count
+        if None in pages:
+            await self._fill(file, first, pages)
+            end = max(min(end, data.size), offset)
+        run = pages[0] if count == 1 else b"".join(pages)  # type: ignore[arg-type]
+        start = offset - first * page_size
+        return memoryview(run)[start : start + end - offset]  # type: ignore[arg-type]
+
+    async def write(self, file: OpenFile, offset: int, buf: bytes) -> int:
+        """Write *buf* at *offset* of the backing file; return how much was written."""
+        data, page_size = file.data, self._pool.page_size
+        first = offset // page_size
+        count = (offset + len(buf) - 1) // page_size + 1 - first
+        file.wrote = True
+        with self._changing(file, first, count):
+            generation = data.generation
+            written = await trio.to_thread.run_sync(_write_all, file.fd, buf, offset)
+            alone = data.generation == generation
+        if alone:
+            # From here to the put nothing else runs, so that these are the newest bytes.
+            self._put_written(data, offset, buf[:written])
+        return written
+
+    async def truncate(self, file: OpenFile, size: int) -> None:
+        """Cut or extend a file to *size* bytes."""
+        page_size = self._pool.page_size
+        first = min(size, file.data.size) // page_size
+        count = max(size, file.data.size) // page_size + 1 - first
+        file.wrote = True
+        with self._changing(file, first, count):
+            await trio.to_thread.run_sync(os.ftruncate, file.fd, size)
+
+    async def fsync(self, file: OpenFile, datasync: bool) -> None:
+        """Let what was written reach the backing file's disk."""
+        await trio.to_thread.run_sync(os.fdatasync if datasync else os.fsync, file.fd)
+
+    async def sync_directory(self, node: Node) -> None:
+        """Let a directory's names reach the backing disk."""
+        with node as fd:
+            opened = await self.tree.call(os.open, inode_path(fd), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            await trio.to_thread.run_sync(os.fsync, opened)
+        finally:
+            os.close(opened)
+
+    async def flush(self, file: OpenFile) -> None:
+        """One of the file's descriptors was closed: the last chance to report a late error."""
+        if file.wrote and not self.tree.local:
+            # A network filesystem tells of failed writes when a descriptor is closed.
+            await trio.to_thread.run_sync(lambda: os.close(os.dup(file.fd)))
+
+    def observe(self, node: Node, info: Stat) -> None:
+        """Take note of attributes that were just read for somebody."""
+        if node.data is not None:
+            self._notice(node.data, info)
+
+    # -- filling the pool --------------------------------------------------------------------
+
+    async def _fill(self, file: OpenFile, first: int, pages: list[bytes | None]) -> None:
+        """Read what is None in *pages*, which start at page *first*, from the backing file."""
+        data, page_size = file.data, self._pool.page_size
+        low = pages.index(None)
+        high = len(pages) - pages[::-1].index(None)
+        generation = data.generation
+        start = (first + low) * page_size
+        block = await self._read_backing(file, start, (high - low) * page_size)
+        self._notice(data, os.fstat(file.fd))
+        filled = block.ljust((high - low) * page_size, b"\0")
+        pages[low:high] = [filled[at : at + page_size] for at in range(0, len(filled), page_size)]
+        if data.generation == generation and not data.changing and block:
+            self._put(data, first + low, filled)
+
+    async def _read_backing(self, file: OpenFile, offset: int, size: int) -> bytes:
+        """Return *size* bytes at *offset* of the backing file, fewer only at its end."""
+        if self._nowait:
+            buffer = bytearray(min(size, max(file.data.size - offset, 0)))
+            try:
+                if os.preadv(file.fd, [buffer], offset, os.RWF_NOWAIT) == len(buffer):
+                    _drop(file.fd, offset, size)
+                    return bytes(buffer)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._nowait = False
+        return await trio.to_thread.run_sync(_read_all, file.fd, offset, size)
+
+    def _put(self, data: FileData, first: int, pages: bytes) -> None:
+        self._pool.put_many(data.object_id, first, pages)
+        self._pool.set_stamp(data.object_id, data.stamp if data.trusted else 0)
+
+    def _put_written(self, data: FileData, offset: int, buf: bytes) -> None:
+        """Put those pages that *buf* has all of; the end of the file is the end of a page."""
+        page_size = self._pool.page_size
+        end = offset + len(buf)
+        skip = -offset % page_size
+        tail = 0 if end >= data.size else end % page_size
+        whole = buf[skip : len(buf) - tail]
+        if whole:
+            self._put(
+                data,
+                (offset + skip) // page_size,
+                whole.ljust(-(-len(whole) // page_size) * page_size, b"\0"),
+            )
+
+    # -- noticing change ---------------------------------------------------------------------
+
+    def _attach(self, node: Node, fd: int) -> tuple[OpenFile, bool]:
+        info = os.fstat(fd)
+        data = node.data
+        if data is None:
+            data = node.data = FileData(node.object_id)
+            self._adopt(data, info)
+            kept = self._pool.stamp(data.object_id) == data.stamp
+            if not kept:
+                self._pool.flush_object(data.object_id)
+        else:
+            self._notice(data, info)
+            kept = data.fresh and data.trusted
+            if not kept and not data.changing:
+                self._lose(data, info)
+        data.fresh = True
+        data.opens += 1
+        node.__enter__()
+        return OpenFile(node, fd, data), kept
+
+    def _notice(self, data: FileData, info: Stat) -> None:
+        """Flush the file's pages if somebody else has changed it."""
+        if _stamp(info) != data.stamp and not data.changing:
+            self._lose(data, info)
+
+    def _lose(self, data: FileData, info: Stat) -> None:
+        data.generation += 1
+        data.fresh = False
+        self._pool.flush_object(data.object_id)
+        self._adopt(data, info)
+
+    def _adopt(self, data: FileData, info: Stat) -> None:
+        data.size = info.st_size
+        data.stamp = _stamp(info)
+        data.trusted = _settled(info)
+
+    @contextlib.contextmanager
+    def _changing(self, file: OpenFile, first: int, count: int) -> Iterator[None]:
+        """Around a change of ours to *count* pages: nothing old is found before, during, after.
+
+        Flushed before, because the backing file may change at any moment from then on; flushed
+        again after, because a read may have put what it saw meanwhile.
+        """
+        data = file.data
+        self._notice(data, os.fstat(file.fd))
+        data.changing += 1
+        try:
+            data.generation += 1
+            self._pool.flush_many(data.object_id, first, count)
+            yield
+        finally:
+            data.changing -= 1
+            data.generation += 1
+            self._pool.flush_many(data.object_id, first, count)
+            self._adopt(data, os.fstat(file.fd))
+            self._pool.set_stamp(data.object_id, data.stamp if data.trusted else 0)
+
+    def _attributes_changed(self, node: Node, before: Stat, after: Stat) -> None:
+        """An operation of ours on a name changed the file's times: no reason to lose its pages."""
+        data: Any = node.data
+        if data is not None:
+            if data.stamp == _stamp(before):
+                data.stamp = _stamp(after)
+                self._pool.set_stamp(data.object_id, data.stamp if data.trusted else 0)
+        elif not after.st_nlink:
+            self._pool.flush_object(node.object_id)
+        elif self._pool.stamp(node.object_id) == _stamp(before):
+            self._pool.set_stamp(node.object_id, _stamp(after))
+
+
+def _stamp(info: Stat) -> int:
+    """Modification time, change time and size in one int, which is never 0."""
+    return (info.st_mtime_ns & _U64) << 128 | (info.st_ctime_ns & _U64) << 64 | info.st_size | _SET
+
+
+_U64 = (1 << 64) - 1
+_SET = 1 << 63  # no size has this bit
+
+
+def _settled(info: Stat) -> bool:
+    """Whether a change from now on must show in the file's times."""
+    newest = max(info.st_mtime_ns, info.st_ctime_ns)
+    coarse = not (info.st_mtime_ns % _SECOND or info.st_ctime_ns % _SECOND)
+    return abs(time.time_ns() - newest) > (_COARSE_TICK if coarse else _TICK)
+
+
+def _read_all(fd: int, offset: int, size: int) -> bytes:
+    block = os.pread(fd, size, offset)
+    # Fewer bytes are not the end yet where the filesystem is on a network.
+    while 0 < len(block) < size and (more := os.pread(fd, size - len(block), offset + len(block))):
+        block += more
+    _drop(fd, offset, len(block))
+    return block
+
+
+def _write_all(fd: int, buf: bytes, offset: int) -> int:
+    written = os.pwrite(fd, buf, offset)
+    while written < len(buf):
+        try:
+            written += os.pwrite(fd, buf[written:], offset + written)
+        except OSError:
+            break
+    return written
+
+
+def _drop(fd: int, offset: int, size: int) -> None:
+    """Let the kernel forget its own copy of what the pool now has: two copies are enough."""
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)

@@ -1,0 +1,284 @@
+"""The names and attributes of a backing directory: everything but the bytes of its files.
+
+Each method does in the backing directory what its namesake in the VFS would do there, and raises
+the same OSError. Nothing is cached here but nodes; permissions are the kernel's business
+(``default_permissions``), ownership of what is made is ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import trio
+
+from tmemfs.syscalls import renameat2
+from tmemfs.volumes.nodes import Node, NodeTable, look
+
+T = TypeVar("T")
+Stat = os.stat_result
+Found = tuple[Node, Stat]
+
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+
+
+class Caller(NamedTuple):
+    """Who asks: what is made belongs to them."""
+
+    uid: int
+    gid: int
+
+
+class Tree:
+    """The directory tree below the root of *nodes*.
+
+    Where the filesystem is *local*, calls run in line, since they hardly ever wait; otherwise
+    each runs in a thread. *changed* is told (node, before, after) when an operation of ours has
+    changed a known file's attributes, so that the change is not taken for somebody else's.
+    """
+
+    def __init__(
+        self, nodes: NodeTable, *, local: bool, changed: Callable[[Node, Stat, Stat], None]
+    ) -> None:
+        self.nodes = nodes
+        self.local = local
+        self._changed = changed
+
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a system call that may have to wait for the backing filesystem."""
+        if self.local:
+            return function(*args)
+        return await trio.to_thread.run_sync(function, *args)
+
+    # -- looking -----------------------------------------------------------------------------
+
+    async def lookup(self, parent: Node, name: bytes) -> Found:
+        """Return the node of *name* in *parent* and its attributes."""
+        with parent as directory:
+            info, handle = await self.call(look, directory, name)
+        return self.nodes.learn(parent, name, info, handle), info
+
+    async def getattr(self, node: Node) -> Stat:
+        """Return the attributes of *node*."""
+        with node as fd:
+            return await self.call(os.fstat, fd)
+
+    async def listdir(self, node: Node) -> list[bytes]:
+        """Return every name in a directory but ``.`` and ``..``."""
+        with node as fd:
+            return [os.fsencode(name) for name in await self.call(os.listdir, inode_path(fd))]
+
+    async def readlink(self, node: Node) -> bytes:
+        """Return where a symbolic link points."""
+        with node as fd:
+            return os.fsencode(await self.call(_readlink, fd))
+
+    async def statfs(self) -> os.statvfs_result:
+        """Return the figures of the filesystem that the root is on."""
+        with self.nodes.root as fd:
+            return await self.call(os.fstatvfs, fd)
+
+    # -- making ------------------------------------------------------------------------------
+
+    async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Found:
+        """Make a directory that belongs to *caller*."""
+        with parent as directory:
+            await self.call(_make, os.mkdir, directory, name, stat.S_IMODE(mode), caller)
+        return await self.lookup(parent, name)
+
+    async def mknod(
+        self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
+    ) -> Found:
+        """Make a file, FIFO, socket or device node that belongs to *caller*."""
+        with parent as directory:
+            await self.call(_make, os.mknod, directory, name, mode, caller, device)
+        return await self.lookup(parent, name)
+
+    async def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> Found:
+        """Make a symbolic link to *target* that belongs to *caller*."""
+        with parent as directory:
+            await self.call(_symlink, target, directory, name, caller)
+        return await self.lookup(parent, name)
+
+    async def create(self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller) -> int:
+        """Open *name*, making it first if it is not there; return the descriptor."""
+        with parent as directory:
+            return await self.call(_create, directory, name, stat.S_IMODE(mode), flags, caller)
+
+    async def link(self, node: Node, parent: Node, name: bytes) -> Found:
+        """Give *node* another name."""
+        with node as fd, parent as directory:
+            before = os.fstat(fd)
+            await self.call(_link, fd, directory, name)
+            self._changed(node, before, os.fstat(fd))
+        return await self.lookup(parent, name)
+
+    # -- removing and moving -----------------------------------------------------------------
+
+    async def unlink(self, parent: Node, name: bytes) -> None:
+        """Remove a name; the file lives on while it has others or is open."""
+        with parent as directory:
+            await self._removing(directory, name, os.unlink)
+
+    async def rmdir(self, parent: Node, name: bytes) -> None:
+        """Remove an empty directory."""
+        with parent as directory:
+            await self._removing(directory, name, os.rmdir)
+
+    async def rename(
+        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
+    ) -> None:
+        """Rename, with the flags of renameat2(2)."""
+        with parent as directory, new_parent as new_directory:
+            moved = self._known(directory, name)
+            replaced = self._known(new_directory, new_name)
+            known = {node for node in (moved, replaced) if node is not None}
+            with contextlib.ExitStack() as stack:
+                fds = {node: stack.enter_context(node) for node in known}
+                before = {node: os.fstat(fd) for node, fd in fds.items()}
+                await self.call(renameat2, directory, name, new_directory, new_name, flags)
+                for node, fd in fds.items():
+                    self._settle(node, before[node], os.fstat(fd))
+            if moved is not None:
+                moved.parent, moved.name = new_parent, new_name
+            if replaced is not None and flags & _RENAME_EXCHANGE:
+                replaced.parent, replaced.name = parent, name
+
+    # -- attributes --------------------------------------------------------------------------
+
+    async def chmod(self, node: Node, mode: int) -> None:
+        """Change the permission bits."""
+        await self._change(node, os.chmod, stat.S_IMODE(mode))
+
+    async def chown(self, node: Node, uid: int, gid: int) -> None:
+        """Change owner and group, -1 for what is to stay."""
+        await self._change(node, os.chown, uid, gid)
+
+    async def utimens(self, node: Node, times: tuple[int, int]) -> None:
+        """Set access and modification time in ns since the epoch."""
+        await self._change(node, _utime, times)
+
+    async def setxattr(self, node: Node, name: bytes, value: bytes) -> None:
+        """Set an extended attribute."""
+        await self._change(node, os.setxattr, name, value)
+
+    async def removexattr(self, node: Node, name: bytes) -> None:
+        """Remove an extended attribute."""
+        await self._change(node, os.removexattr, name)
+
+    async def getxattr(self, node: Node, name: bytes) -> bytes:
+        """Return the value of an extended attribute."""
+        with node as fd:
+            return await self.call(os.getxattr, inode_path(fd), name)
+
+    async def listxattr(self, node: Node) -> list[bytes]:
+        """Return the names of all extended attributes."""
+        with node as fd:
+            return [os.fsencode(name) for name in await self.call(os.listxattr, inode_path(fd))]
+
+    # -- inside ------------------------------------------------------------------------------
+
+    async def _change(self, node: Node, function: Callable[..., None], *args: Any) -> None:
+        with node as fd:
+            before = os.fstat(fd)
+            await self.call(function, inode_path(fd), *args)
+            self._changed(node, before, os.fstat(fd))
+
+    def _known(self, directory: int, name: bytes) -> Node | None:
+        try:
+            return self.nodes.known(os.stat(name, dir_fd=directory, follow_symlinks=False))
+        except OSError:
+            return None
+
+    async def _removing(self, directory: int, name: bytes, function: Callable[..., None]) -> None:
+        node = self._known(directory, name)
+        if node is None:
+            await self.call(_at, function, directory, name)
+            return
+        with node as fd:
+            before = os.fstat(fd)
+            await self.call(_at, function, directory, name)
+            self._settle(node, before, os.fstat(fd))
+
+    def _settle(self, node: Node, before: Stat, after: Stat) -> None:
+        self._changed(node, before, after)
+        if not after.st_nlink:
+            # No name leads there any more; only the descriptor does.
+            node.keep_open()
+
+
+_RENAME_EXCHANGE = 2
+
+
+def inode_path(fd: int) -> str:
+    """A path to the very inode of an ``O_PATH`` descriptor, links not followed any further."""
+    return f"/proc/self/fd/{fd}"
+
+
+def _utime(path: str, times: tuple[int, int]) -> None:
+    os.utime(path, ns=times)
+
+
+def _readlink(fd: int) -> str:
+    return os.readlink("", dir_fd=fd)
+
+
+def _at(function: Callable[..., None], directory: int, name: bytes) -> None:
+    function(name, dir_fd=directory)
+
+
+def _link(fd: int, directory: int, name: bytes) -> None:
+    os.link(inode_path(fd), name, dst_dir_fd=directory, follow_symlinks=True)
+
+
+def _make(
+    function: Callable[..., None],
+    directory: int,
+    name: bytes,
+    mode: int,
+    caller: Caller,
+    *args: int,
+) -> None:
+    function(name, mode, *args, dir_fd=directory)
+    _hand_over(directory, name, mode, caller)
+
+
+def _symlink(target: bytes, directory: int, name: bytes, caller: Caller) -> None:
+    os.symlink(target, name, dir_fd=directory)
+    _hand_over(directory, name, 0, caller)
+
+
+def _create(directory: int, name: bytes, mode: int, flags: int, caller: Caller) -> int:
+    flags |= os.O_NOFOLLOW
+    try:
+        fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=directory)
+    except FileExistsError:
+        # Somebody behind the mount was quicker than the kernel's lookup.
+        if flags & os.O_EXCL:
+            raise
+        return os.open(name, flags, dir_fd=directory)
+    _hand_over(directory, name, mode, caller)
+    return fd
+
+
+def _hand_over(directory: int, name: bytes, mode: int, caller: Caller) -> None:
+    """Give what was just made to *caller*, as if they had made it in the directory itself."""
+    if (caller.uid, caller.gid) == (os.geteuid(), os.getegid()):
+        return
+    # In a set-group-ID directory the group is the directory's already.
+    inherits = os.fstat(directory).st_mode & stat.S_ISGID
+    uid, gid = caller.uid, -1 if inherits else caller.gid
+    if os.geteuid():
+        # Only root can give files away; anybody may choose among their own groups.
+        uid = -1
+    try:
+        os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+    except PermissionError:
+        if not os.geteuid():
+            raise
+    if mode & _SET_ID and stat.S_IFMT(mode) in (0, stat.S_IFREG):
+        # Changing the owner of a file has cleared these bits.
+        os.chmod(name, stat.S_IMODE(mode), dir_fd=directory)
