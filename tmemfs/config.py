@@ -1,0 +1,230 @@
+"""What a mount is asked to be: typed, checked, and made from the options that people write.
+
+Options reach us from a shell, from fstab through mount(8) and mount.fuse3, and from systemd. All
+of them are `-o` lists; the long options of the command line are turned into the same words, so
+that an option means one thing wherever it is written.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from tmemfs import system
+from tmemfs.errors import MountFailure, UsageError
+from tmemfs.units import format_size, parse_size
+
+DEFAULT_PAGE_SIZE = 16384
+SWAP_PAGE = 4096
+SMALLEST_SWAP = 64 << 10
+
+# Flags that mount(2) knows and libfuse passes on, each beside the one that takes it back.
+_OPPOSITES = {
+    "ro": "rw",
+    "nosuid": "suid",
+    "nodev": "dev",
+    "noexec": "exec",
+    "sync": "async",
+    "noatime": "atime",
+}
+_FLAGS = frozenset(_OPPOSITES) | frozenset(_OPPOSITES.values()) | {"dirsync"}
+_SWITCHES = frozenset({"allow_other", "allow_root", "auto_unmount"})
+_VALUES = frozenset({"fsname", "context", "fscontext", "defcontext", "rootcontext"})
+OWN_KEYS = ("budget", "page_size", "swap", "attr_timeout", "entry_timeout")
+
+# What mount(8), fstab and systemd keep for themselves, and what is so or has no meaning here:
+# default_permissions and nonempty always hold, access times are those of the source.
+_IGNORED_WORDS = (
+    "defaults auto noauto user nouser users nousers owner noowner group nogroup nofail _netdev "
+    "default_permissions nonempty relatime norelatime strictatime nostrictatime diratime "
+    "nodiratime lazytime nolazytime iversion noiversion mand nomand silent loud"
+)
+_IGNORED = frozenset(_IGNORED_WORDS.split())
+_IGNORED_PREFIXES = ("x-", "X-", "comment=", "user=", "helper=", "uhelper=")
+_KNOWN = _FLAGS | _SWITCHES | _VALUES | _IGNORED | frozenset(OWN_KEYS) | {"subtype", "remount"}
+
+
+@dataclass(frozen=True, slots=True)
+class SwapSpec:
+    """One swap volume: the name of its file and its size in bytes."""
+
+    name: str
+    size: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name) or self.name in (".", ".."):
+            raise UsageError(
+                f"swap: {self.name!r} cannot be a name; use letters, digits, '.', '_' and '-'"
+            )
+        if self.size < SMALLEST_SWAP or self.size % SWAP_PAGE:
+            raise UsageError(
+                f"swap: the size of {self.name!r} is {self.size} bytes; it must be a multiple of "
+                f"{SWAP_PAGE} and at least {format_size(SMALLEST_SWAP)}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> SwapSpec:
+        """The volume that `NAME=SIZE` means."""
+        name, equals, size = text.partition("=")
+        if not equals:
+            raise UsageError(f"swap: {text!r} must be NAME=SIZE, as in swap0=4G")
+        return cls(name, _size("swap", size))
+
+
+@dataclass(frozen=True, slots=True)
+class MountConfig:
+    """Everything the daemon has to know; what cannot be is refused here with a UsageError.
+
+    Sizes are bytes, timeouts seconds. `fuse_options` is what the FUSE session gets besides its
+    defaults, each ready for libfuse: ASCII, with commas and backslashes escaped.
+    """
+
+    source: str
+    mountpoint: str
+    budget: int
+    page_size: int = DEFAULT_PAGE_SIZE
+    swaps: tuple[SwapSpec, ...] = ()
+    read_only: bool = False
+    attr_timeout: float = 1.0
+    entry_timeout: float = 1.0
+    fuse_options: frozenset[str] = field(default=frozenset())
+    foreground: bool = False
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        for path in (self.source, self.mountpoint):
+            if not os.path.isabs(path):
+                raise UsageError(f"{path!r} must be an absolute path")
+        if self.budget <= 0:
+            raise UsageError("budget: must be more than nothing")
+        if not 4096 <= self.page_size <= 65536 or self.page_size & (self.page_size - 1):
+            raise UsageError(f"page_size: {self.page_size} must be 4K, 8K, 16K, 32K or 64K")
+        for name in ("attr_timeout", "entry_timeout"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise UsageError(f"{name}: must be a number of seconds, 0 or more")
+        names = [swap.name for swap in self.swaps]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"swap: {name!r} is there twice")
+        if self.swaps and self.read_only:
+            raise UsageError("swap: nothing can be swapped to a read-only mount")
+
+    def restricted(self, flags: Iterable[str]) -> MountConfig:
+        """The same with `flags` (nosuid, nodev, noexec) set, whatever was asked for."""
+        options = set(self.fuse_options)
+        for flag in flags:
+            options.discard(_OPPOSITES[flag])
+            options.add(flag)
+        return replace(self, fuse_options=frozenset(options))
+
+
+def default_budget() -> int:
+    """1 GiB, or a quarter of the physical memory where that is less."""
+    return min(1 << 30, system.physical_memory() // 4)
+
+
+def split_options(text: str) -> list[str]:
+    """The options of an `-o` list. A backslash takes the meaning from the comma that follows."""
+    words = re.findall(r"(?:[^,\\]|\\.?)+", text, flags=re.DOTALL)
+    return [re.sub(r"\\([,\\])", r"\1", word) for word in words]
+
+
+def escape_option(value: str) -> str:
+    """`value` as libfuse reads it in an option: `\\,`, `\\\\`, and octal where it is not ASCII."""
+    return "".join(
+        f"\\{chr(byte)}" if byte in b",\\" else chr(byte) if 32 < byte < 127 else f"\\{byte:03o}"
+        for byte in os.fsencode(value)
+    )
+
+
+def parse_mount(
+    source: str,
+    mountpoint: str,
+    options: Iterable[str] = (),
+    *,
+    as_root: bool,
+    sloppy: bool = False,
+    foreground: bool = False,
+    debug: bool = False,
+) -> MountConfig:
+    """The mount that `options` (`word` or `key=value`; a later one wins) ask for.
+
+    As root, other users may use the mount, as any other; without it they may if that is asked
+    for. With `sloppy`, unknown options are left out instead of being an error.
+    """
+    own: dict[str, str] = {}
+    swaps: list[SwapSpec] = []
+    words: dict[str, str] = {"fsname": f"fsname={escape_option(source)}"}
+    if as_root:
+        words["allow_other"] = "allow_other"
+    for option in options:
+        key, equals, value = option.partition("=")
+        if key in _IGNORED or option.startswith(_IGNORED_PREFIXES):
+            continue
+        if key not in _KNOWN:
+            if sloppy:
+                continue
+            raise UsageError.unknown("option", key, _KNOWN)
+        _check_value(key, bool(equals), value)
+        if key == "swap":
+            swaps.append(SwapSpec.parse(value))
+        elif key in OWN_KEYS:
+            own[key] = value
+        elif key in _FLAGS:
+            words[_OPPOSITES.get(key, key)] = key  # takes the place of its opposite
+        elif key == "allow_root":
+            words["allow_other"] = key  # libfuse has either
+        elif key != "subtype":
+            words[key] = f"{key}={escape_option(value)}" if equals else key
+    words.setdefault("rw", "rw")
+    return MountConfig(
+        source=source,
+        mountpoint=mountpoint,
+        budget=_budget(own["budget"]) if "budget" in own else default_budget(),
+        page_size=_size("page_size", own.get("page_size", str(DEFAULT_PAGE_SIZE))),
+        swaps=tuple(swaps),
+        read_only=words["rw"] == "ro",
+        attr_timeout=_seconds("attr_timeout", own.get("attr_timeout", "1")),
+        entry_timeout=_seconds("entry_timeout", own.get("entry_timeout", "1")),
+        fuse_options=frozenset(words.values()) | {"subtype=tmemfs"},
+        foreground=foreground,
+        debug=debug,
+    )
+
+
+def _check_value(key: str, given: bool, value: str) -> None:
+    if key == "remount":
+        raise MountFailure("a tmemfs mount cannot be remounted; unmount it and mount it again")
+    if key == "subtype" and value != "tmemfs":
+        raise UsageError("subtype: is always 'tmemfs'; mounts are found by it")
+    if key in OWN_KEYS or key in _VALUES or key == "subtype":
+        if not value:
+            raise UsageError(f"the option {key!r} needs a value, as in {key}=...")
+    elif given:
+        raise UsageError(f"the option {key!r} takes no value")
+
+
+def _size(key: str, text: str) -> int:
+    try:
+        return parse_size(text)
+    except UsageError as exc:
+        raise UsageError(f"{key}: {exc}") from None
+
+
+def _budget(text: str) -> int:
+    budget, memory = _size("budget", text), system.physical_memory()
+    if budget > memory:
+        raise UsageError(
+            f"budget: {text} is more than the {format_size(memory)} of memory this machine has"
+        )
+    return budget
+
+
+def _seconds(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{key}: {text!r} is not a number of seconds") from None

@@ -1,0 +1,120 @@
+"""The process that serves a mount: builds the rooms from the bottom up, serves, ends in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable
+
+import pyfuse3
+import trio
+
+from tmemfs import __version__, system
+from tmemfs.config import MountConfig
+from tmemfs.errors import MountFailure
+from tmemfs.fuse.attributes import Timeouts
+from tmemfs.fuse.control import Control
+from tmemfs.fuse.failsafe import Failsafe
+from tmemfs.fuse.operations import Operations
+from tmemfs.tmem import Core
+from tmemfs.volumes.cache import CacheVolume
+from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
+
+log = logging.getLogger(__name__)
+
+# Filesystems that may have to ask another machine, or another process, for a name.
+_REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "gluster", "lustre", "ncpfs", "coda")
+
+
+def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
+    """Mount what *config* says and serve it until it is unmounted, or SIGTERM or SIGINT comes.
+
+    *on_ready* is called from this process once the mount answers. Raises a TmemfsError, or an
+    OSError of the source directory, when it cannot be mounted.
+    """
+    # What is created gets the mode that the kernel sends, which has the caller's umask in it.
+    os.umask(0)
+    # Before the mount, which may be over the source itself.
+    root = os.open(config.source, os.O_RDONLY | os.O_DIRECTORY)
+    core = Core(config.budget)
+    client = core.new_client("mount")
+    cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
+    volume = CacheVolume(root, cache_pool, local=_is_local(root), descriptors=_descriptors())
+    swaps = [
+        SwapVolume(
+            spec.name,
+            spec.size,
+            client.new_pool(spec.name, kind="persistent", page_size=PAGE_SIZE),
+        )
+        for spec in config.swaps
+    ]
+    failsafe = Failsafe()
+    about = {
+        "version": __version__,
+        "pid": os.getpid(),
+        "source": config.source,
+        "mountpoint": config.mountpoint,
+    }
+    control = Control(core, swaps, about, lambda: {"failsafe": failsafe.statistics()})
+    operations = Operations(
+        volume,
+        control,
+        failsafe,
+        Timeouts(config.attr_timeout, config.entry_timeout),
+    )
+    try:
+        _serve(operations, config, on_ready)
+    finally:
+        volume.close()
+        core.close()
+
+
+def _serve(operations: Operations, config: MountConfig, on_ready: Callable[[], None]) -> None:
+    options = set(pyfuse3.default_options) | set(config.fuse_options)
+    if config.debug:
+        options.add("debug")
+    try:
+        pyfuse3.init(operations, config.mountpoint, options)
+    except RuntimeError as error:
+        raise MountFailure(f"{config.mountpoint}: cannot mount: {error}") from error
+    try:
+        trio.run(_main, config.mountpoint, on_ready)
+    finally:
+        pyfuse3.close(unmount=True)
+
+
+async def _main(mountpoint: str, on_ready: Callable[[], None]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_announce, mountpoint, on_ready)
+        nursery.start_soon(_end_on_signal)
+        await pyfuse3.main()
+        nursery.cancel_scope.cancel()
+
+
+async def _announce(mountpoint: str, on_ready: Callable[[], None]) -> None:
+    # In a thread, because it is this one that has to answer.
+    await trio.to_thread.run_sync(os.statvfs, mountpoint)
+    on_ready()
+
+
+async def _end_on_signal() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("ending on %s", signal.Signals(number).name)
+            pyfuse3.terminate()
+
+
+def _descriptors() -> int:
+    """Raise the limit of open files as far as it goes; return the share for inodes, a half."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard // 2
+
+
+def _is_local(root: int) -> bool:
+    device = os.fstat(root).st_dev
+    numbers = (os.major(device), os.minor(device))
+    kinds = [mount.fstype for mount in system.read_mounts() if mount.device == numbers]
+    return bool(kinds) and not any(kind.startswith(_REMOTE) for kind in kinds)

@@ -1,0 +1,1 @@
+"""What the kernel asks: handlers of a few lines over volumes. The only room that knows pyfuse3."""

@@ -1,0 +1,53 @@
+"""From what `os.stat` says to what pyfuse3 wants to hear."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import pyfuse3
+
+
+class Timeouts(NamedTuple):
+    """How long, in seconds, the kernel may believe what it has heard."""
+
+    attr: float
+    entry: float
+
+
+def attributes(
+    info: os.stat_result, number: int, generation: int, timeouts: Timeouts
+) -> pyfuse3.EntryAttributes:
+    """Return the attributes *info* of inode *number*."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(number)
+    entry.generation = generation
+    entry.attr_timeout = timeouts.attr
+    entry.entry_timeout = timeouts.entry
+    entry.st_mode = pyfuse3.ModeT(info.st_mode)
+    entry.st_nlink = info.st_nlink
+    entry.st_uid = info.st_uid
+    entry.st_gid = info.st_gid
+    entry.st_rdev = info.st_rdev
+    entry.st_size = info.st_size
+    entry.st_blksize = info.st_blksize
+    entry.st_blocks = info.st_blocks
+    entry.st_atime_ns = info.st_atime_ns
+    entry.st_mtime_ns = info.st_mtime_ns
+    entry.st_ctime_ns = info.st_ctime_ns
+    return entry
+
+
+def statvfs(info: os.statvfs_result) -> pyfuse3.StatvfsData:
+    """Return the figures of a filesystem."""
+    data = pyfuse3.StatvfsData()
+    data.f_bsize = info.f_bsize
+    data.f_frsize = info.f_frsize
+    data.f_blocks = info.f_blocks
+    data.f_bfree = info.f_bfree
+    data.f_bavail = info.f_bavail
+    data.f_files = info.f_files
+    data.f_ffree = info.f_ffree
+    data.f_favail = info.f_favail
+    data.f_namemax = info.f_namemax
+    return data

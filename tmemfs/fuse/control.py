@@ -1,0 +1,198 @@
+"""The directory ``.tmemfs`` in the root of every mount: figures, knobs and swap volumes.
+
+It can be reached by name and is not listed, so that no copy and no search of the mount falls into
+it. A file of figures is made anew at each open; a knob is read in plain numbers and written as
+people write sizes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import trio
+
+from tmemfs.errors import BudgetError, BudgetInUse, UsageError
+from tmemfs.fuse.inodes import OWN_NUMBERS
+from tmemfs.fuse.metrics import render
+from tmemfs.tmem import Core
+from tmemfs.units import parse_size
+from tmemfs.volumes.swap import SwapVolume
+
+NAME = b".tmemfs"
+
+
+class OpenControl(Protocol):
+    """What reads and writes of an open control file go to."""
+
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        """Return up to *size* bytes at *offset*."""
+
+    async def write(self, offset: int, buf: bytes) -> int:
+        """Write all of *buf*."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One file (with `opener`) or directory (without) below ``.tmemfs``."""
+
+    number: int
+    name: bytes
+    mode: int
+    size: int = 0
+    opener: Callable[[], OpenControl] | None = None
+    children: list[Entry] = field(default_factory=list)
+
+
+class Snapshot:
+    """A text as it was at the open, and what writing another one does, if anything."""
+
+    def __init__(self, text: str, setter: Callable[[str], Awaitable[None]] | None = None) -> None:
+        self._data = text.encode()
+        self._setter = setter
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+    async def write(self, offset: int, buf: bytes) -> int:
+        if self._setter is None:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        await self._setter(buf.decode("utf-8", "replace").strip())
+        return len(buf)
+
+
+class OpenSwap:
+    """A swap volume, as opened."""
+
+    def __init__(self, volume: SwapVolume) -> None:
+        self.read = volume.read
+        self._write = volume.write
+
+    async def write(self, offset: int, buf: bytes) -> int:
+        return self._write(offset, buf)
+
+
+class Control:
+    """What is below ``.tmemfs``: *core*'s figures and budget, and *swaps* by name.
+
+    *about* is what else the status tells: version, pid, source, mountpoint; *extra* is asked for
+    what it has to say each time.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        swaps: list[SwapVolume],
+        about: dict[str, Any],
+        extra: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._core = core
+        self._about = about
+        self._extra = extra
+        self._since = time.monotonic()
+        self._started = time.time_ns()
+        self._entries: dict[int, Entry] = {}
+        self.directory = self._add(NAME, stat.S_IFDIR | 0o755)
+        self._add_file(b"status.json", 0o444, lambda: Snapshot(self._status_text()))
+        self._add_file(b"metrics", 0o444, lambda: Snapshot(render(self.status())))
+        self._add_file(
+            b"budget", 0o644, lambda: Snapshot(f"{self._core.budget}\n", self._set_budget)
+        )
+        swap = self._add(b"swap", stat.S_IFDIR | 0o755, self.directory)
+        for volume in swaps:
+            entry = self._add(os.fsencode(volume.name), stat.S_IFREG | 0o600, swap)
+            entry.size = volume.size
+            entry.opener = lambda volume=volume: OpenSwap(volume)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._entries
+
+    def entry(self, number: int) -> Entry:
+        """Return the entry that the kernel calls *number*."""
+        return self._entries[number]
+
+    def lookup(self, number: int, name: bytes) -> Entry:
+        """Return the entry *name* in the directory *number*. Raises ENOENT or ENOTDIR."""
+        for child in self.list(number):
+            if child.name == name:
+                return child
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+    def list(self, number: int) -> Iterator[Entry]:
+        """Yield what is in the directory *number*. Raises ENOTDIR."""
+        entry = self._entries[number]
+        if entry.opener is not None:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return iter(entry.children)
+
+    def open(self, number: int) -> OpenControl:
+        """Open a file. Raises EISDIR."""
+        opener = self._entries[number].opener
+        if opener is None:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return opener()
+
+    def stat(self, entry: Entry) -> os.stat_result:
+        """Return the attributes of *entry*: the daemon's user owns it."""
+        now = self._started
+        links = 2 + sum(child.opener is None for child in entry.children)
+        return os.stat_result(
+            (
+                entry.mode,
+                entry.number,
+                0,
+                1 if entry.opener else links,
+                os.geteuid(),
+                os.getegid(),
+                entry.size,
+                *[now // 1_000_000_000] * 3,
+            ),
+            {
+                "st_blksize": 4096,
+                "st_blocks": -(-entry.size // 512),
+                "st_rdev": 0,
+                **{f"st_{time}time_ns": now for time in "amc"},
+            },
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return everything there is to say; ``memory``, ``pools`` and ``reclaim`` are numbers."""
+        figures = self._core.statistics()
+        figures["memory"]["rss_bytes"] = _resident()
+        uptime = round(time.monotonic() - self._since, 3)
+        return {**self._about, "uptime_seconds": uptime, **figures, **self._extra()}
+
+    def _status_text(self) -> str:
+        return json.dumps(self.status(), indent=2) + "\n"
+
+    async def _set_budget(self, text: str) -> None:
+        try:
+            self._core.begin_budget(parse_size(text))
+        except BudgetInUse as error:
+            raise OSError(errno.EBUSY, str(error)) from error
+        except (UsageError, BudgetError) as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+        while self._core.shrink():
+            # A large step down is made in slices, so that nobody else waits for it.
+            await trio.lowlevel.checkpoint()
+
+    def _add(self, name: bytes, mode: int, parent: Entry | None = None) -> Entry:
+        entry = Entry(OWN_NUMBERS + len(self._entries), name, mode)
+        self._entries[entry.number] = entry
+        if parent is not None:
+            parent.children.append(entry)
+        return entry
+
+    def _add_file(self, name: bytes, mode: int, opener: Callable[[], OpenControl]) -> None:
+        self._add(name, stat.S_IFREG | mode, self.directory).opener = opener
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

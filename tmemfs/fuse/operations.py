@@ -1,0 +1,330 @@
+"""The handlers: what each request of the kernel means, in a few lines over the volumes.
+
+A number below `OWN_NUMBERS` is an inode of the backing directory, one in `Control` is below
+``.tmemfs``. Every handler goes through `failsafe.handler`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pyfuse3
+
+from tmemfs.fuse import control
+from tmemfs.fuse.attributes import Timeouts, attributes, statvfs
+from tmemfs.fuse.control import Control, Entry, OpenControl
+from tmemfs.fuse.failsafe import Failsafe, handler
+from tmemfs.fuse.inodes import InodeTable
+from tmemfs.volumes.cache import CacheVolume, OpenFile
+from tmemfs.volumes.nodes import Node
+from tmemfs.volumes.tree import Caller
+
+_DOTS = (b".", b"..")
+
+
+class Directory:
+    """An open directory: its names as they were when reading it began, so that offsets hold."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.names: list[bytes] = []
+
+
+class Operations(pyfuse3.Operations):
+    """The filesystem as pyfuse3 sees it: one cache volume, and the control directory in its root.
+
+    *timeouts* are for what it hears of the volume's attributes and names.
+    """
+
+    def __init__(
+        self,
+        volume: CacheVolume,
+        machine_room: Control,
+        failsafe: Failsafe,
+        timeouts: Timeouts,
+    ) -> None:
+        super().__init__()
+        self.failsafe = failsafe
+        self._volume = volume
+        self._tree = volume.tree
+        self._control = machine_room
+        self._timeouts = timeouts
+        self._inodes = InodeTable(volume.nodes)
+        self._files: dict[int, OpenFile] = {}
+        self._controls: dict[int, OpenControl] = {}
+        self._directories: dict[int, Directory] = {}
+        self._next_handle = 1
+
+    # -- names -------------------------------------------------------------------------------
+
+    @handler
+    async def lookup(self, parent: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        if parent in self._control:
+            return self._entry(self._control.lookup(parent, name))
+        if parent == pyfuse3.ROOT_INODE and name == control.NAME:
+            return self._entry(self._control.directory)
+        return self._remember(*await self._tree.lookup(self._inodes.node(parent), name))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for number, lookups in inode_list:
+            if number not in self._control:
+                self._inodes.forget(number, lookups)
+
+    @handler
+    async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
+        node = self._parent(parent, name, new=True)
+        return self._remember(*await self._tree.mkdir(node, name, mode, _caller(ctx)))
+
+    @handler
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
+        node = self._parent(parent, name, new=True)
+        return self._remember(*await self._tree.mknod(node, name, mode, rdev, _caller(ctx)))
+
+    @handler
+    async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> Any:
+        node = self._parent(parent, name, new=True)
+        return self._remember(*await self._tree.symlink(node, name, target, _caller(ctx)))
+
+    @handler
+    async def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
+        parent = self._parent(new_parent, new_name, new=True)
+        return self._remember(*await self._tree.link(self._node(inode), parent, new_name))
+
+    @handler
+    async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
+        await self._tree.unlink(self._parent(parent, name), name)
+
+    @handler
+    async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
+        await self._tree.rmdir(self._parent(parent, name), name)
+
+    @handler
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, ctx: Any
+    ) -> None:
+        old, new = self._parent(parent, name), self._parent(new_parent, new_name)
+        await self._tree.rename(old, name, new, new_name, flags)
+
+    @handler
+    async def readlink(self, inode: int, ctx: Any) -> bytes:
+        return await self._tree.readlink(self._node(inode))
+
+    # -- attributes --------------------------------------------------------------------------
+
+    @handler
+    async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
+        if inode in self._control:
+            return self._entry(self._control.entry(inode))
+        return await self._attributes(self._inodes.node(inode))
+
+    @handler
+    async def setattr(
+        self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any
+    ) -> pyfuse3.EntryAttributes:
+        if inode in self._control:
+            # Shells truncate what they redirect to; a knob has nothing that could be cut off.
+            entry = self._control.entry(inode)
+            if fields.update_size and attr.st_size == entry.size:
+                return self._entry(entry)
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        node = self._inodes.node(inode)
+        if fields.update_size:
+            await self._truncate(node, fh, attr.st_size)
+        if fields.update_uid or fields.update_gid:
+            uid = attr.st_uid if fields.update_uid else -1
+            await self._tree.chown(node, uid, attr.st_gid if fields.update_gid else -1)
+        # After the owner, because a change of owner clears the set-ID bits.
+        if fields.update_mode:
+            await self._tree.chmod(node, attr.st_mode)
+        if fields.update_atime or fields.update_mtime:
+            info = await self._tree.getattr(node)
+            atime = attr.st_atime_ns if fields.update_atime else info.st_atime_ns
+            mtime = attr.st_mtime_ns if fields.update_mtime else info.st_mtime_ns
+            await self._tree.utimens(node, (atime, mtime))
+        return await self._attributes(node)
+
+    @handler
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
+        await self._tree.setxattr(self._node(inode), name, value)
+
+    @handler
+    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+        if inode in self._control:
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        return await self._tree.getxattr(self._inodes.node(inode), name)
+
+    @handler
+    async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
+        if inode in self._control:
+            return []
+        return await self._tree.listxattr(self._inodes.node(inode))
+
+    @handler
+    async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        await self._tree.removexattr(self._node(inode), name)
+
+    @handler
+    async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
+        return statvfs(await self._tree.statfs())
+
+    # -- files -------------------------------------------------------------------------------
+
+    @handler
+    async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
+        handle = self._handle()
+        if inode in self._control:
+            # Figures have no size that the kernel could know, and pages of a swap volume must
+            # not be in its cache a second time.
+            self._controls[handle] = self._control.open(inode)
+            return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
+        file, keep = await self._volume.open(self._inodes.node(inode), flags)
+        self._files[handle] = file
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=keep)
+
+    @handler
+    async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
+        node = self._parent(parent, name, new=True)
+        file, info = await self._volume.create(node, name, mode, flags, _caller(ctx))
+        handle = self._handle()
+        self._files[handle] = file
+        entry = self._remember(file.node, info)
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle)), entry
+
+    @handler
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        file = self._files.get(fh)
+        if file is not None:
+            return await self._volume.read(file, off, size)  # type: ignore[return-value]
+        return self._controls[fh].read(off, size)  # type: ignore[return-value]
+
+    @handler
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        file = self._files.get(fh)
+        if file is not None:
+            return await self._volume.write(file, off, buf)
+        return await self._controls[fh].write(off, buf)
+
+    @handler
+    async def flush(self, fh: int) -> None:
+        if fh in self._files:
+            await self._volume.flush(self._files[fh])
+
+    @handler
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        if fh in self._files:
+            await self._volume.fsync(self._files[fh], datasync)
+
+    @handler
+    async def release(self, fh: int) -> None:
+        file = self._files.pop(fh, None)
+        if file is not None:
+            await self._volume.release(file)
+        else:
+            del self._controls[fh]
+
+    # -- directories -------------------------------------------------------------------------
+
+    @handler
+    async def opendir(self, inode: int, ctx: Any) -> int:
+        handle = self._handle()
+        self._directories[handle] = Directory(inode)
+        return handle
+
+    @handler
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        directory = self._directories[fh]
+        if start_id == 0:
+            directory.names = [*_DOTS, *await self._names(directory.number)]
+        for position in range(start_id, len(directory.names)):
+            name = directory.names[position]
+            try:
+                node, entry = await self._listed(directory.number, name)
+            except FileNotFoundError:
+                continue  # removed since the names were read
+            if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, position + 1):
+                break
+            if node is not None:
+                self._inodes.remember(node)
+
+    @handler
+    async def releasedir(self, fh: int) -> None:
+        del self._directories[fh]
+
+    @handler
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        number = self._directories[fh].number
+        if number not in self._control:
+            await self._volume.sync_directory(self._inodes.node(number))
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _handle(self) -> int:
+        self._next_handle += 1
+        return self._next_handle
+
+    def _node(self, number: int) -> Node:
+        """The node of an inode that is to be changed; the machine room cannot be."""
+        if number in self._control:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        return self._inodes.node(number)
+
+    def _parent(self, number: int, name: bytes, *, new: bool = False) -> Node:
+        if number == pyfuse3.ROOT_INODE and name == control.NAME:
+            code = errno.EEXIST if new else errno.EBUSY
+            raise OSError(code, os.strerror(code))
+        return self._node(number)
+
+    def _remember(self, node: Node, info: os.stat_result) -> pyfuse3.EntryAttributes:
+        self._inodes.remember(node)
+        return self._found(node, info)
+
+    def _found(self, node: Node, info: os.stat_result) -> pyfuse3.EntryAttributes:
+        self._volume.observe(node, info)
+        number = info.st_ino if node is self._volume.nodes.root else self._inodes.number(node)
+        return attributes(info, number, node.generation, self._timeouts)
+
+    def _entry(self, entry: Entry) -> pyfuse3.EntryAttributes:
+        return attributes(self._control.stat(entry), entry.number, 0, self._timeouts)
+
+    async def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+        return self._found(node, await self._tree.getattr(node))
+
+    async def _truncate(self, node: Node, fh: int | None, size: int) -> None:
+        if fh is not None:
+            await self._volume.truncate(self._files[fh], size)
+            return
+        file, _ = await self._volume.open(node, os.O_WRONLY)
+        try:
+            await self._volume.truncate(file, size)
+        finally:
+            await self._volume.release(file)
+
+    async def _names(self, number: int) -> list[bytes]:
+        if number in self._control:
+            return [entry.name for entry in self._control.list(number)]
+        names = await self._tree.listdir(self._inodes.node(number))
+        if number == pyfuse3.ROOT_INODE:
+            return [name for name in names if name != control.NAME]
+        return names
+
+    async def _listed(
+        self, number: int, name: bytes
+    ) -> tuple[Node | None, pyfuse3.EntryAttributes]:
+        """What a listing of directory *number* says of *name*: a node that counts as looked up."""
+        if number in self._control:
+            if name in _DOTS:
+                return None, self._entry(self._control.entry(number))
+            return None, self._entry(self._control.lookup(number, name))
+        parent = self._inodes.node(number)
+        if name in _DOTS:
+            up = parent.parent if name == b".." and parent.parent is not None else parent
+            return None, await self._attributes(up)
+        node, info = await self._tree.lookup(parent, name)
+        return node, self._found(node, info)
+
+
+def _caller(ctx: Any) -> Caller:
+    return Caller(ctx.uid, ctx.gid)
