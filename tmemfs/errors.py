@@ -85,7 +85,12 @@ def from_os_error(exc: OSError) -> TmemfsError:
 
 
 def as_error(exc: BaseException) -> TmemfsError:
-    """What a user is told of any exception; an InternalError is one that also wants a traceback."""
+    """What a user is told of any exception; an InternalError is one that also wants a traceback.
+
+    Of a group, as tasks leave it, that is what its only member says.
+    """
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
     if isinstance(exc, TmemfsError):
         return exc
     if isinstance(exc, OSError):

@@ -114,14 +114,14 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]  # None only where T allows it
 
 
-def probe(mountpoint: str, seconds: float = ANSWER_SECONDS) -> MountState:
+def probe(mountpoint: str) -> MountState:
     """Whether the FUSE mount at `mountpoint` is served.
 
     By statvfs, which the kernel always hands to the daemon; attributes may come from its cache
     and seem alive for a while after the daemon was killed.
     """
     try:
-        within(seconds, lambda: os.statvfs(mountpoint))
+        within(ANSWER_SECONDS, lambda: os.statvfs(mountpoint))
     except TimeoutError:
         return MountState.SILENT
     except OSError as exc:

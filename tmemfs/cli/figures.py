@@ -1,0 +1,57 @@
+"""Which mount is meant, and its figures, as its daemon writes them in `.tmemfs/status.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from tmemfs import system
+from tmemfs.errors import MountFailure, NotPermitted, from_os_error
+from tmemfs.system import Mount
+
+Figures = dict[str, Any]
+
+STATUS_FILE = ".tmemfs/status.json"
+
+
+def find_mount(mountpoint: str) -> Mount:
+    """The tmemfs mount at a canonical path. Raises MountFailure, saying what is there instead."""
+    mount = system.mount_at(mountpoint)
+    if mount is None:
+        raise MountFailure(f"{mountpoint}: nothing is mounted there")
+    if mount.fstype != system.FSTYPE:
+        raise MountFailure(f"{mountpoint}: what is mounted there is {mount.fstype}, not tmemfs")
+    return mount
+
+
+def read_figures(mount: Mount) -> Figures:
+    """What the daemon of `mount` says of itself.
+
+    Raises MountFailure where the mount is stale, does not answer in time or answers nonsense, and
+    NotPermitted where it belongs to somebody else. Never waits longer than the deadline.
+    """
+    where = mount.mountpoint
+    try:
+        figures = json.loads(system.within(system.ANSWER_SECONDS, lambda: _read(where)))
+    except TimeoutError:
+        raise MountFailure(f"{where}: the daemon does not answer") from None
+    except PermissionError:
+        raise NotPermitted(f"{where}: the mount belongs to another user") from None
+    except OSError as exc:
+        if system.is_gone(exc):
+            raise MountFailure(
+                f"{where}: the mount is stale, its daemon is gone; "
+                f"clear it away with 'tmemfs umount {where}', or mount it again"
+            ) from None
+        raise from_os_error(exc) from exc
+    except ValueError as exc:
+        raise MountFailure(f"{where}: {STATUS_FILE} is not readable as JSON: {exc}") from None
+    if not isinstance(figures, dict):
+        raise MountFailure(f"{where}: {STATUS_FILE} holds no object")
+    return figures
+
+
+def _read(mountpoint: str) -> bytes:
+    with open(os.path.join(mountpoint, STATUS_FILE), "rb") as file:
+        return file.read()

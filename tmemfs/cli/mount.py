@@ -1,0 +1,144 @@
+"""`tmemfs mount`, and `tmemfs SOURCE MOUNTPOINT -o ...` as mount(8) calls it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from tmemfs import config as options
+from tmemfs import system
+from tmemfs.cli import background, logs, preflight
+from tmemfs.cli.parser import Parser
+from tmemfs.config import MountConfig
+from tmemfs.errors import SystemFailure
+
+_EPILOG = f"""\
+sizes:
+  4096, 512M, 1.5G (binary units), or 25% of the physical memory
+
+mount options (-o), also in fstab:
+  budget=SIZE         as --budget
+  page_size=SIZE      as --page-size
+  swap=NAME=SIZE      as --swap, once for each volume
+  attr_timeout=SECONDS, entry_timeout=SECONDS
+                      how long the kernel may believe attributes and names; default 1
+  ro rw suid nosuid dev nodev exec noexec sync async dirsync atime noatime
+                      as in mount(8); a restriction of the mount that SOURCE is on always holds
+  allow_other         others than you may use the mount; always so as root
+  allow_root          root may use the mount, others not
+  auto_unmount        libfuse tries to take the mount away when its daemon is killed
+  fsname=NAME         what is shown as the source of the mount; default SOURCE
+  context= fscontext= defcontext= rootcontext=
+                      as in mount(8), for SELinux
+  Options that only mean something to mount(8) and systemd (noauto, user, x-*, ...) are accepted.
+
+the line in fstab (mount(8) looks for the command in /usr/local/bin, /usr/bin and the like only):
+  SOURCE MOUNTPOINT {system.FSTYPE} budget=1G,swap=swap0=4G 0 0
+and where the command is in a virtual environment:
+  /path/to/tmemfs#SOURCE MOUNTPOINT fuse budget=1G 0 0
+"""
+
+
+def parser() -> Parser:
+    """The command line of the command."""
+    made = Parser(
+        "tmemfs mount",
+        "Show the directory SOURCE at MOUNTPOINT through a compressed cache in memory, and offer\n"
+        "swap files in MOUNTPOINT/.tmemfs/swap. Returns when the mount answers.",
+        _EPILOG,
+    )
+    made.add_argument("source", metavar="SOURCE", help="the directory to show")
+    made.add_argument(
+        "mountpoint", metavar="MOUNTPOINT", help="where to show it; may be SOURCE itself"
+    )
+    made.add_argument(
+        "--budget",
+        metavar="SIZE",
+        help="the memory that all pages together may take; default 1G, or 25%% of the physical "
+        "memory where that is less",
+    )
+    made.add_argument(
+        "--page-size",
+        metavar="SIZE",
+        help=f"the unit of caching, 4K to 64K; default {options.DEFAULT_PAGE_SIZE >> 10}K",
+    )
+    made.add_argument(
+        "--swap",
+        metavar="NAME=SIZE",
+        action="append",
+        default=[],
+        help="offer a swap file of this name and size; may be given several times",
+    )
+    made.add_argument(
+        "-o",
+        dest="options",
+        metavar="OPTION[,OPTION...]",
+        action="append",
+        default=[],
+        help="mount options, see below; the long options come after them and win",
+    )
+    made.add_argument("-f", "--foreground", action="store_true", help="serve in the foreground")
+    made.add_argument(
+        "-d", "--debug", action="store_true", help="serve in the foreground, with a detailed log"
+    )
+    made.add_argument("-r", "--read-only", action="store_true", help="the same as -o ro")
+    made.add_argument("-w", "--read-write", action="store_true", help="the same as -o rw")
+    made.add_argument("-s", dest="sloppy", action="store_true", help="ignore unknown options")
+    made.add_argument("-v", "--verbose", action="store_true", help="say what was mounted")
+    made.add_argument(
+        "-n", dest="no_mtab", action="store_true", help="ignored, as mount(8) sets it"
+    )
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Mount, and return when the mount answers, or with -f when it has ended."""
+    asked = configuration(arguments)
+    config = preflight.check(asked)
+    if config.foreground:
+        logs.to_stderr(debug=config.debug)
+        serve(config, lambda: _announce(config, arguments.verbose))
+        return 0
+    background.start(lambda ready: serve(config, ready))
+    _announce(config, arguments.verbose)
+    return 0
+
+
+def configuration(arguments: argparse.Namespace) -> MountConfig:
+    """What the command line asks for. Raises UsageError."""
+    words = [word for text in arguments.options for word in options.split_options(text)]
+    for flag, word in (("read_only", "ro"), ("read_write", "rw")):
+        if getattr(arguments, flag):
+            words.append(word)
+    long_options = {
+        "budget": [arguments.budget] if arguments.budget else [],
+        "page_size": [arguments.page_size] if arguments.page_size else [],
+        "swap": arguments.swap,
+    }
+    words += [f"{key}={value}" for key, values in long_options.items() for value in values]
+    return options.parse_mount(
+        system.canonical_path(arguments.source),
+        system.canonical_path(arguments.mountpoint),
+        words,
+        as_root=preflight.is_root(),
+        sloppy=arguments.sloppy,
+        foreground=arguments.foreground or arguments.debug,
+        debug=arguments.debug,
+    )
+
+
+def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
+    """Run the daemon in this process until the mount is gone.
+
+    It is imported only here: after the fork, and by nobody who only reads the figures.
+    """
+    try:
+        from tmemfs import daemon
+    except ImportError as exc:
+        raise SystemFailure(f"cannot load what a mount needs: {exc}; is it installed?") from exc
+    daemon.run(config, on_ready)
+
+
+def _announce(config: MountConfig, verbose: bool) -> None:
+    if verbose:
+        print(f"tmemfs: {config.source} mounted on {config.mountpoint}", flush=True)

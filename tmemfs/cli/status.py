@@ -1,0 +1,82 @@
+"""`tmemfs status`: the figures of all mounts, one row for each pool."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tmemfs import system
+from tmemfs.cli import columns, table
+from tmemfs.cli.columns import Row
+from tmemfs.cli.figures import find_mount, read_figures
+from tmemfs.cli.parser import Parser
+from tmemfs.errors import TmemfsError, UsageError
+from tmemfs.system import Mount
+
+
+def parser() -> Parser:
+    """The command line of the command."""
+    made = Parser(
+        "tmemfs status",
+        "Show the figures of the tmemfs mount at MOUNTPOINT, or of all, one row for each pool.",
+        f"Available output columns:\n{columns.explain()}\n\n"
+        f"The default is {columns.DEFAULT}.\n"
+        "A figure is left empty where there is nothing to divide by, or the daemon has none.",
+    )
+    made.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="where it is mounted")
+    made.add_argument("-b", "--bytes", action="store_true", help="print sizes in bytes")
+    made.add_argument("-J", "--json", action="store_true", help="print JSON")
+    made.add_argument("-n", "--noheadings", action="store_true", help="print no headings")
+    made.add_argument(
+        "-o",
+        "--output",
+        metavar="LIST",
+        help="columns to print, separated by commas; +LIST adds to the default ones",
+    )
+    made.add_argument("--output-all", action="store_true", help="print all columns")
+    made.add_argument(
+        "-r", "--raw", action="store_true", help="print without alignment, for scripts"
+    )
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the figures; a mount without any is named on stderr and gives the exit code."""
+    if arguments.raw and arguments.json:
+        raise UsageError("--raw and --json exclude each other")
+    chosen = columns.choose(",".join(columns.COLUMNS) if arguments.output_all else arguments.output)
+    rows, failures = _collect(_mounts(arguments.mountpoint))
+    if arguments.json:
+        text = table.as_json(chosen, rows, in_bytes=arguments.bytes)
+    else:
+        write = table.as_raw if arguments.raw else table.as_table
+        text = write(chosen, rows, headings=not arguments.noheadings, in_bytes=arguments.bytes)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    for failure in failures:
+        print(f"tmemfs: {failure}", file=sys.stderr)
+    return max((failure.exit_code for failure in failures), default=0)
+
+
+def _mounts(mountpoint: str | None) -> list[Mount]:
+    if mountpoint is not None:
+        return [find_mount(system.canonical_path(mountpoint))]
+    # A path leads to the topmost mount only; what is below it cannot be asked.
+    places = dict.fromkeys(mount.mountpoint for mount in system.tmemfs_mounts())
+    tops = [system.mount_at(place) for place in places]
+    return [top for top in tops if top is not None and top.fstype == system.FSTYPE]
+
+
+def _collect(mounts: list[Mount]) -> tuple[list[Row], list[TmemfsError]]:
+    rows: list[Row] = []
+    failures: list[TmemfsError] = []
+    for mount in mounts:
+        try:
+            figures = read_figures(mount)
+        except TmemfsError as exc:
+            failures.append(exc)
+            continue
+        # The mountpoint of the table of mounts, not the daemon's: it may have been moved since.
+        pools = figures.get("pools") or [{}]
+        rows.extend(Row(mount.mountpoint, figures, pool) for pool in pools)
+    return rows, failures

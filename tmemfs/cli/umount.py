@@ -1,0 +1,146 @@
+"""`tmemfs umount`: says who is in the way, and returns when the daemon has really gone."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import math
+import os
+import select
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from tmemfs import system
+from tmemfs.cli.figures import find_mount, read_figures
+from tmemfs.cli.holders import Holder, find_holders
+from tmemfs.cli.parser import Parser
+from tmemfs.errors import MountFailure, TmemfsError, UsageError
+from tmemfs.system import Mount, MountState
+
+END_SECONDS = 30.0  # how long a daemon may take to end in order
+RETRY_SECONDS = 0.1
+
+_EPILOG = """\
+exit codes, as of umount(8):
+  0  it is unmounted, and its daemon has ended
+  1  not permitted
+  2  wrong usage
+  8  interrupted
+ 32  it is in use, was not mounted, or its daemon did not end in time
+"""
+
+
+def parser() -> Parser:
+    """The command line of the command."""
+    made = Parser(
+        "tmemfs umount",
+        "Take the tmemfs mount at MOUNTPOINT away, and wait until its daemon has ended. Where it\n"
+        "is in use, name every process, loop device and mount that holds it.",
+        _EPILOG,
+    )
+    made.add_argument("mountpoint", metavar="MOUNTPOINT", help="where it is mounted")
+    made.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        help="how long to wait for those who hold it, and then for the daemon; by default not at "
+        f"all for the former and {END_SECONDS:g} seconds for the latter",
+    )
+    made.add_argument(
+        "-l",
+        "--lazy",
+        action="store_true",
+        help="take it out of sight at once, even if it is in use; the daemon goes on serving those "
+        "who hold it, and nothing is waited for",
+    )
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Unmount; 0 when it is done."""
+    timeout = arguments.timeout
+    if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
+        raise UsageError(f"--timeout: {timeout} is not a number of seconds, 0 or more")
+    mount = find_mount(system.canonical_path(arguments.mountpoint))
+    os.chdir("/")  # this process must not be who holds it
+    state = system.probe(mount.mountpoint)
+    if state is MountState.STALE:
+        system.unmount(mount.mountpoint, lazy=True)
+        _say(f"{mount.mountpoint}: cleared away a stale mount whose daemon was gone")
+    elif arguments.lazy:
+        holders = find_holders(mount)
+        system.unmount(mount.mountpoint, lazy=True)
+        _name(holders)
+    else:
+        with _daemon_of(mount, state) as daemon:
+            _unmount_waiting(mount, timeout or 0.0)
+            if daemon is not None:
+                _await_end(mount, daemon, END_SECONDS if timeout is None else timeout)
+    return 0
+
+
+@contextmanager
+def _daemon_of(mount: Mount, state: MountState) -> Iterator[int | None]:
+    """A pidfd of the daemon, so that its end can be awaited; None, and a warning, without it.
+
+    Opened while the mount is there: afterwards the number could be another process's.
+    """
+    try:
+        if state is MountState.SILENT:
+            raise MountFailure(f"{mount.mountpoint}: the daemon does not answer")
+        daemon = os.pidfd_open(int(read_figures(mount)["pid"]))
+    except (TmemfsError, OSError, LookupError, TypeError, ValueError) as exc:
+        reason = exc if isinstance(exc, TmemfsError) else f"{mount.mountpoint}: {exc!r}"
+        _say(f"{reason}; the end of the daemon cannot be awaited")
+        yield None
+    else:
+        try:
+            yield daemon
+        finally:
+            os.close(daemon)
+
+
+def _unmount_waiting(mount: Mount, seconds: float) -> None:
+    """Unmount; who is in the way is named once, and waited for."""
+    deadline = time.monotonic() + seconds
+    named = False
+    while True:
+        try:
+            return system.unmount(mount.mountpoint)
+        except OSError as exc:
+            if exc.errno != errno.EBUSY:
+                raise
+        left = deadline - time.monotonic()
+        if not named:
+            _name(find_holders(mount))
+            named = True
+        if left <= 0:
+            raise MountFailure(_busy_message(mount, seconds))
+        time.sleep(min(RETRY_SECONDS, left))
+
+
+def _busy_message(mount: Mount, seconds: float) -> str:
+    still = f"still in use after {seconds:g} seconds" if seconds else "in use"
+    return f"{mount.mountpoint}: is {still}; end what holds it, or use --timeout or --lazy"
+
+
+def _await_end(mount: Mount, daemon: int, seconds: float) -> None:
+    """Wait until the daemon behind the pidfd has ended."""
+    poll = select.poll()
+    poll.register(daemon, select.POLLIN)
+    if not poll.poll(seconds * 1000):
+        raise MountFailure(
+            f"{mount.mountpoint}: is unmounted, but its daemon did not end within {seconds:g} "
+            "seconds; it goes on while another mount namespace has the mount"
+        )
+
+
+def _name(holders: Iterable[Holder]) -> None:
+    for holder in holders:
+        _say(str(holder))
+
+
+def _say(line: str) -> None:
+    print(f"tmemfs: {line}", file=sys.stderr)
