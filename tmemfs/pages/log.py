@@ -22,9 +22,11 @@ from tmemfs.pages.arena import Arena
 SIZE_BITS = 17
 SIZE_MASK = (1 << SIZE_BITS) - 1
 
-ROW_BYTES = 12
-# A Segment with three empty arrays and its places in the log and the arena.
-SEGMENT_OVERHEAD = 640
+# Three fields of four bytes, and the sixteenth that a growing array keeps to spare.
+ROW_BYTES = 13
+# A Segment with three empty arrays and its places in the log and the arena; measured, as the
+# figures of the index are (tests/pages/test_log.py keeps it honest).
+SEGMENT_OVERHEAD = 700
 # Pages that take no bytes would never fill a segment; so many rows fill it as well.
 BYTES_PER_ROW = 32
 
@@ -61,8 +63,12 @@ class Segment:
 
     @property
     def dead_bytes(self) -> int:
-        """What moving the live pages elsewhere would gain; pages of no bytes still need rows."""
-        return self.end - self.start - max(self.live_bytes, self.live_pages * BYTES_PER_ROW)
+        """Bytes and rows of pages that were removed: what moving the others elsewhere would gain.
+
+        What no page fitted into any more is not among them: it may be the same elsewhere.
+        """
+        rows = len(self.offsets) - self.live_pages
+        return self.position - self.start - self.live_bytes + rows * BYTES_PER_ROW
 
     def rows(self) -> Iterator[tuple[int, int, int]]:
         """Yield (owner, index, start in the arena) of every append, oldest first, live or dead."""
@@ -88,8 +94,7 @@ class SegmentLog:
     def fits(self, size: int) -> bool:
         """Say whether `append` has room for a payload of *size* bytes."""
         head = self.head
-        # Never up to the very end: a payload of no bytes must still lie inside its own segment.
-        return head is not None and head.position + size < head.end and head.rows_left > 0
+        return head is not None and head.position + size <= head.end and head.rows_left > 0
 
     def append(self, payloads: Sequence[bytes | memoryview], owner: int, index: int) -> list[int]:
         """Store *payloads* for the pages of *owner* from *index* on, as many as the head holds.
@@ -101,21 +106,25 @@ class SegmentLog:
         if head is None:
             return []
         view, page_size = self._view, self.page_size
-        position, end = head.position, head.end
+        start, position, end = head.start, head.position, head.end
         same = huge = 0
         locations = []
         for payload in payloads[: head.rows_left]:
             size = len(payload)
-            if position + size >= end:
+            if position + size > end:
                 break
             view[position : position + size] = payload
-            locations.append(position << SIZE_BITS | size)
+            location = position << SIZE_BITS | size
             position += size
             if size <= codec.WORD:
                 same += 1
+                if not size:
+                    # Not here: where a full segment ends, another begins.
+                    location = start << SIZE_BITS
             elif size == page_size:
                 huge += 1
-        count, start = len(locations), head.start
+            locations.append(location)
+        count = len(locations)
         head.owners.extend([owner] * count)
         head.indexes.extend(range(index, index + count))
         head.offsets.extend([(location >> SIZE_BITS) - start for location in locations])
@@ -174,14 +183,16 @@ class SegmentLog:
         self._arena.give(segment.number)
 
     def statistics(self) -> dict[str, int]:
-        """Return pages, compr_data_size, same_pages, huge_pages and mem_used_total of the log."""
+        """Return the log's pages and sizes by the names of `tmemfs.tmem.stats`."""
         segments = self.segments.values()
+        rows = sum(len(segment.offsets) for segment in segments)
         return {
             "pages": sum(segment.live_pages for segment in segments),
             "compr_data_size": sum(segment.live_bytes for segment in segments),
             "same_pages": sum(segment.same_pages for segment in segments),
             "huge_pages": sum(segment.huge_pages for segment in segments),
             "mem_used_total": len(segments) * self._arena.segment_size,
+            "metadata_bytes": len(segments) * SEGMENT_OVERHEAD + rows * ROW_BYTES,
         }
 
 

@@ -82,12 +82,8 @@ class Core:
             return shared
         number = self._next_pool
         self._next_pool += 1
-        pool: Pool
-        if kind == "persistent":
-            pool = PersistentPool(number, name, page_size, self._arena, self._reclaim)
-        else:
-            ghosts = self._ghosts(page_size, self.budget)
-            pool = EphemeralPool(number, name, page_size, self._arena, self._reclaim, ghosts)
+        made = PersistentPool if kind == "persistent" else EphemeralPool
+        pool = made(number, name, page_size, self._arena, self._reclaim)
         pool.uuid = uuid
         if uuid is not None:
             self._shared[uuid] = pool
@@ -130,9 +126,6 @@ class Core:
                 f"{self._reclaim.must_keep()}"
             )
         self._reclaim.limit = budget
-        for pool in self._reclaim.pools:
-            if isinstance(pool, EphemeralPool):
-                pool.resize_ghosts(self._ghosts(pool.page_size, budget))
 
     def shrink(self, segments: int = 16) -> bool:
         """Take back up to *segments* segments above the budget; say whether there are more."""
@@ -174,8 +167,3 @@ class Core:
                 f"budget of {budget} bytes is not between {self.smallest_budget} and "
                 f"{self.capacity} bytes"
             )
-
-    @staticmethod
-    def _ghosts(page_size: int, budget: int) -> int:
-        # As many as the pool would hold pages if it had all the budget and halved what it stores.
-        return 2 * budget // page_size

@@ -20,11 +20,11 @@ _SLOT_BYTES = 8
 # Nodes grow by this many slots at a time.
 _GROWTH = 4
 _BLANK_NODE = array("Q", bytes((1 + NODE_PAGES) * _SLOT_BYTES))
-# What Python takes for an object beside its nodes, and for a node beside its slots: an int of
-# 192 bits, an entry in a dict, an Object, its dict of nodes; an array and its entry. Measured by
-# allocating 100,000 of each (tests/tmem/test_objects.py keeps the figures honest).
-OBJECT_OVERHEAD = 400
-NODE_OVERHEAD = 112
+# What Python takes for an object beside its nodes, and for a node beside its slots: an id and a
+# stamp of 192 bits, an entry in a dict, an Object, its dict of nodes; an array and its entry.
+# Measured by allocating 100,000 of each (tests/tmem/test_objects.py keeps the figures honest).
+OBJECT_OVERHEAD = 440
+NODE_OVERHEAD = 160
 
 
 class Object:
@@ -74,6 +74,18 @@ class Object:
             count -= length
         return locations
 
+    def spans(self, index: int, count: int) -> list[tuple[int, int]]:
+        """Return parts (first, last) of a run that hold all its pages, few where it is sparse."""
+        end = index + count
+        if count <= NODE_PAGES * len(self.nodes):
+            return [(index, end)]
+        bases = [number << NODE_BITS for number in self.nodes]
+        return [
+            (max(index, base), min(end, base + NODE_PAGES))
+            for base in bases
+            if base < end and index < base + NODE_PAGES
+        ]
+
     def items(self) -> Iterator[tuple[int, int]]:
         """Yield (index, location) of every page that is there, in no particular order."""
         for number, node in self.nodes.items():
@@ -93,7 +105,9 @@ class ObjectTable:
         self._arena = arena
         self._by_id: dict[int, Object] = {}
         self._by_number: list[Object | None] = []
-        self._free_numbers: list[int] = []
+        # Not a list: its ints would outlive their objects by the million.
+        self._free_numbers = array("I")
+        self.pages = 0
         self.metadata_bytes = 0
 
     def __len__(self) -> int:
@@ -143,7 +157,9 @@ class ObjectTable:
                 more = _BLANK_NODE[len(node) : end + _GROWTH]
                 node = owner.nodes[number] = node + more
                 self._charge(len(more) * _SLOT_BYTES)
-            owner.pages += node[start:end].count(0)
+            added = node[start:end].count(0)
+            owner.pages += added
+            self.pages += added
             node[start:end] = chunk
             node[0] &= ~(((1 << len(chunk)) - 1) << low)
             first += len(chunk)
@@ -158,6 +174,7 @@ class ObjectTable:
         if not found:
             return locations
         owner.pages -= found
+        self.pages -= found
         if not owner.pages:
             self.drop(owner)
             return locations
@@ -177,6 +194,7 @@ class ObjectTable:
 
     def drop(self, owner: Object) -> None:
         """Forget *owner* and all it knows of its pages."""
+        self.pages -= owner.pages
         slots = sum(map(len, owner.nodes.values()))
         self._charge(-(OBJECT_OVERHEAD + len(owner.nodes) * NODE_OVERHEAD + slots * _SLOT_BYTES))
         del self._by_id[owner.id]
@@ -187,7 +205,8 @@ class ObjectTable:
         """Forget every object at once."""
         self._by_id.clear()
         self._by_number.clear()
-        self._free_numbers.clear()
+        del self._free_numbers[:]
+        self.pages = 0
         self._charge(-self.metadata_bytes)
 
     def _charge(self, change: int) -> None:

@@ -14,7 +14,7 @@ from tmemfs.errors import CorruptPage
 from tmemfs.pages import Arena, Segment, SegmentLog, codec
 from tmemfs.pages.log import free
 from tmemfs.tmem.ghosts import Ghosts
-from tmemfs.tmem.objects import NODE_PAGES, ObjectTable
+from tmemfs.tmem.objects import ObjectTable
 from tmemfs.tmem.stats import PoolCounters, ReclaimCounters, as_dict
 
 Kind = Literal["ephemeral", "persistent"]
@@ -60,13 +60,16 @@ class Pool:
 
     def put(self, object_id: int, index: int, page: bytes) -> bool:
         """Store one page; return whether it was stored. See `put_many`."""
+        if len(page) != self.page_size:
+            raise ValueError(f"{len(page)} bytes are not a page of {self.page_size}")
         return self.put_many(object_id, index, page) == 1
 
     def put_many(self, object_id: int, index: int, data: bytes) -> int:
         """Store a run of pages from *index* on; return how many were stored.
 
-        *data* is a whole number of pages. Each page is stored or refused by itself; where it is
-        refused, a page that was there before is gone: a get misses, and never finds old data.
+        *data* is a whole number of pages. Each page is stored or refused by itself, but a run
+        that reaches out of range is refused whole. Where a page is refused, one that was there
+        before is gone: a get misses, and never finds old data; also when an error passes through.
         Raises ValueError when *data* is no whole number of pages; then nothing has changed.
         """
         size = self.page_size
@@ -75,22 +78,27 @@ class Pool:
             raise ValueError(f"{len(data)} bytes are no whole number of pages of {size}")
         counters = self.counters
         counters.puts += count
-        if not self._valid(object_id, index, count):
-            counters.bad_puts += count
-            return 0
         # The older pages go first, so that no failure from here on leaves them to be found.
         older = self._remove(object_id, index, count)
-        payloads = [codec.encode(data[start : start + size]) for start in range(0, len(data), size)]
-        stored = flushed = 0
-        for log, first, last in self._logs_for(object_id, index, count):
-            done = self._append(log, object_id, index + first, payloads[first:last])
-            stored += done
-            flushed += last - first - done - older[first + done : last].count(0)
-        counters.dup_puts_flushed += flushed
-        counters.dup_puts_replaced += count - older.count(0) - flushed
-        self._memory.counters.put_to_flush += flushed
-        counters.good_puts += stored
-        counters.no_mem_puts += count - stored
+        stored = replaced = no_mem = 0
+        try:
+            if self._valid(object_id, index, count):
+                payloads = [
+                    codec.encode(data[start : start + size]) for start in range(0, len(data), size)
+                ]
+                for log, first, last in self._logs_for(object_id, index, count):
+                    done = self._append(log, object_id, index + first, payloads[first:last])
+                    stored += done
+                    no_mem += last - first - done
+                    replaced += done - older[first : first + done].count(0)
+        finally:
+            flushed = count - older.count(0) - replaced
+            counters.dup_puts_flushed += flushed
+            counters.dup_puts_replaced += replaced
+            self._memory.counters.put_to_flush += flushed
+            counters.good_puts += stored
+            counters.no_mem_puts += no_mem
+            counters.bad_puts += count - stored - no_mem
         return stored
 
     def get(self, object_id: int, index: int) -> bytes | None:
@@ -107,7 +115,7 @@ class Pool:
         counters = self.counters
         counters.gets += count
         owner = self.objects.find(object_id)
-        if owner is None or not self._valid(object_id, index, count):
+        if owner is None:
             return [None] * count
         try:
             pages = self._reader.read(owner.run(index, count, mark=True))
@@ -139,16 +147,11 @@ class Pool:
         """
         self.counters.flushs += 1
         owner = self.objects.find(object_id)
-        if owner is None or not self._valid(object_id, index, count):
+        if owner is None or count <= 0:
             return 0
         removed = 0
-        if count <= NODE_PAGES * len(owner.nodes):
-            removed = count - self._remove(object_id, index, count).count(0)
-        else:
-            for found, _ in list(owner.items()):
-                if index <= found < index + count:
-                    self._remove(object_id, found, 1)
-                    removed += 1
+        for first, last in owner.spans(index, count):
+            removed += last - first - self._remove(object_id, first, last - first).count(0)
         self.counters.flushs_found += removed
         return removed
 
@@ -185,20 +188,23 @@ class Pool:
         Makes room for them, even if none of them should shrink. For a client that must not lose
         the older page to a refused put: it asks first.
         """
-        per_segment = (self.arena.segment_size - self.page_size) // self.page_size
-        return self._memory.make_room(-(-pages // per_segment), self)
+        # A segment takes at least as many pages as do not compress; their tables take some thirty
+        # bytes a page.
+        segments = -(-pages * self.page_size // self.arena.segment_size)
+        segments += 1 + segments // 64
+        return not self.destroyed and self._memory.make_room(segments, self)
 
     def statistics(self) -> dict[str, Any]:
         """Return name, kind, page_size, sizes in bytes, and the counters, all plain numbers."""
         parts = [log.statistics() for log in self.logs()]
         sizes = {key: sum(part[key] for part in parts) for key in parts[0]}
+        sizes["metadata_bytes"] += self.tables_bytes
         return {
             "name": self.name,
             "kind": self.kind,
             "page_size": self.page_size,
             "objects": len(self.objects),
             "orig_data_size": sizes["pages"] * self.page_size,
-            "metadata_bytes": self.objects.metadata_bytes,
             **sizes,
             **as_dict(self.counters),
         }
@@ -213,6 +219,11 @@ class Pool:
     def segments(self) -> int:
         """How many segments of the arena the pool has."""
         return sum(len(log.segments) for log in self.logs())
+
+    @property
+    def tables_bytes(self) -> int:
+        """What the pool's tables take beside the rows of its segments."""
+        return self.objects.metadata_bytes
 
     def close(self) -> list[Segment]:
         """Let no page be reached any more; return the segments, which still take memory."""
@@ -245,7 +256,9 @@ class Pool:
             if not log.fits(len(payloads[done])):
                 if not self._memory.make_room(1, self):
                     break
-                log.open_segment()
+                # Pages that were moved to make room may have opened one, and left space in it.
+                if not log.fits(len(payloads[done])):
+                    log.open_segment()
             # Each time anew: making room may have taken the last other page of the object, and
             # the object with it.
             owner = self.objects.obtain(object_id)
@@ -303,20 +316,18 @@ class EphemeralPool(Pool):
         page_size: int,
         arena: Arena[Segment],
         memory: Memory,
-        ghosts: int,
     ) -> None:
         super().__init__(number, name, page_size, arena, memory)
         self.new = self._reader
         self.main = SegmentLog(arena, page_size)
-        self.ghosts = Ghosts(arena, ghosts)
+        self.ghosts = Ghosts(arena)
 
     def logs(self) -> tuple[SegmentLog, ...]:
         return (self.new, self.main)
 
-    def resize_ghosts(self, ghosts: int) -> None:
-        """Start afresh with room for *ghosts* ghosts."""
-        self.ghosts.forget()
-        self.ghosts = Ghosts(self.arena, ghosts)
+    @property
+    def tables_bytes(self) -> int:
+        return self.objects.metadata_bytes + self.ghosts.metadata_bytes
 
     def close(self) -> list[Segment]:
         self.ghosts.forget()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from tmemfs.pages import Arena, Segment, SegmentLog
 from tmemfs.pages.arena import WARM_SEGMENTS
-from tmemfs.pages.log import ROW_BYTES, SIZE_BITS, free
+from tmemfs.pages.log import BYTES_PER_ROW, ROW_BYTES, SEGMENT_OVERHEAD, SIZE_BITS, free
 from tmemfs.tmem.objects import Object
 from tmemfs.tmem.pool import EphemeralPool, PersistentPool, Pool
 from tmemfs.tmem.stats import ReclaimCounters
@@ -68,13 +68,13 @@ class Reclaim:
         for pool in self.pools:
             if isinstance(pool, PersistentPool):
                 used = pool.log.segments.values()
-                live = sum(size - segment.dead_bytes for segment in used)
+                rows = pool.objects.pages
+                live = sum(segment.live_bytes for segment in used) + BYTES_PER_ROW * rows
                 # Cleaning leaves at most one part in CLEANING_GAIN, and a page, in each segment.
                 dense = size - size // CLEANING_GAIN - pool.page_size
                 need += min(-(-live // dense) + 1, len(used)) if live else 0
-                rows = sum(segment.live_pages for segment in used)
                 metadata += pool.objects.metadata_bytes + ROW_BYTES * rows
-        return need * size + metadata
+        return need * (size + SEGMENT_OVERHEAD) + metadata
 
     def destroy(self, pool: Pool) -> None:
         """Let no page of *pool* be reached; its memory comes back by and by (`sweep`)."""
@@ -83,9 +83,9 @@ class Reclaim:
 
     def sweep(self, segments: int) -> bool:
         """Free up to *segments* segments of destroyed pools; say whether there are more."""
-        for segment in self._dying[-segments:]:
+        for _ in range(min(segments, len(self._dying))):
+            segment = self._dying.pop()
             segment.log.release(segment)
-        del self._dying[-segments:]
         return bool(self._dying)
 
     # -- the order ---------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Reclaim:
             if isinstance(pool, PersistentPool):
                 self.counters.pers_ate_eph += evicted
             return True
-        return self._clean()
+        return self._forget_ghosts() or self._clean()
 
     def _evict(self, pool: EphemeralPool) -> int:
         """Reclaim one segment of *pool*; return how many pages went with it."""
@@ -116,6 +116,7 @@ class Reclaim:
         self.counters.evict_attempts += 1
         evicted = 0
         self._retire(segment)
+        pool.ghosts.fit(pool.objects.pages)
         for owner, index, location in self._live(pool, segment):
             if owner.used(index):
                 self._move(pool, main, owner, index, location)
@@ -129,6 +130,14 @@ class Reclaim:
         self.counters.evicted_pgs += evicted
         return evicted
 
+    def _forget_ghosts(self) -> bool:
+        """Give up the ghosts of pools that have no page left; say whether there were any."""
+        before = self._arena.metadata_bytes
+        for pool in self.pools:
+            if isinstance(pool, EphemeralPool):
+                pool.ghosts.forget()
+        return self._arena.metadata_bytes < before
+
     def _clean(self) -> bool:
         """Copy what lives in the emptiest persistent segment elsewhere, if that is worth it."""
         candidates = [
@@ -139,7 +148,7 @@ class Reclaim:
         if not candidates:
             return False
         pool, segment = max(candidates, key=lambda found: found[1].dead_bytes)
-        if segment.dead_bytes < self._arena.segment_size // CLEANING_GAIN + pool.page_size:
+        if segment.dead_bytes < self._arena.segment_size // CLEANING_GAIN:
             return False
         for owner, index, location in self._live(pool, segment):
             self._move(pool, pool.log, owner, index, location)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(slots=True)
 class PoolCounters:
-    """What was asked of a pool, in pages (and calls, for whole objects), since it was made.
+    """What was asked of a pool since it was made: pages, apart from calls that flush.
 
     Always true: ``puts == good_puts + no_mem_puts + bad_puts`` and
     ``found_gets + missed_gets == gets``.
@@ -19,16 +19,20 @@ class PoolCounters:
     no_mem_puts: int = 0
     """refused: the budget is full of what may not go away"""
     bad_puts: int = 0
-    """refused: object id or index out of range, or the pool was destroyed"""
+    """refused: object id or index out of range, the pool destroyed, or the page not encoded"""
     dup_puts_replaced: int = 0
     dup_puts_flushed: int = 0
     """refused, and the older page that was there is gone"""
     gets: int = 0
     found_gets: int = 0
     flushs: int = 0
+    """calls that flush pages: a run may be far longer than what is there"""
     flushs_found: int = 0
+    """pages that went with them"""
     flush_objs: int = 0
+    """calls that flush an object"""
     flush_objs_found: int = 0
+    """of these, calls that found one"""
     corrupt_pages: int = 0
     """stored pages that did not decode"""
 

@@ -1,0 +1,119 @@
+"""The core's account, recounted from what is really there, and compared with what it says."""
+
+import os
+from collections import Counter
+
+from tmemfs.pages.arena import WARM_SEGMENTS
+from tmemfs.pages.log import ROW_BYTES, SEGMENT_OVERHEAD, SIZE_BITS, SIZE_MASK
+from tmemfs.tmem import Core, Pool
+from tmemfs.tmem.objects import NODE_OVERHEAD, NODE_PAGES, OBJECT_OVERHEAD
+from tmemfs.tmem.pool import EphemeralPool
+
+SIZES = (
+    "orig_data_size",
+    "compr_data_size",
+    "same_pages",
+    "huge_pages",
+    "mem_used_total",
+    "metadata_bytes",
+)
+
+
+def check_account(core: Core, *, settled: bool = True) -> None:
+    """Fail where any figure of *core* is not what a recount gives.
+
+    Not *settled*: the budget has been lowered, and not everything above it is back yet.
+    """
+    arena = core._arena
+    figures = core.statistics()
+    memory, pools = figures["memory"], figures["pools"]
+    dying = core._reclaim._dying
+    used, metadata = len(dying), _rows(dying)
+    for pool, told in zip(core.pools, pools, strict=True):
+        check_pool(pool, told)
+        used += pool.segments
+        metadata += told["metadata_bytes"]
+    assert arena.used_segments == used == len(arena.holders)
+    assert arena.metadata_bytes == metadata
+    assert arena.charged_bytes == memory["mem_used_total"] + memory["metadata_bytes"]
+    for key in SIZES:
+        of_dying = {
+            "mem_used_total": len(dying) * arena.segment_size,
+            "metadata_bytes": _rows(dying),
+        }
+        assert memory[key] == sum(told[key] for told in pools) + of_dying.get(key, 0), key
+    assert memory["mem_used_total"] <= memory["mem_used_max"]
+    assert memory["mem_limit"] == core.budget
+    if settled:
+        assert arena.charged_bytes <= core.budget
+
+    # No segment is lost, and none is in two places.
+    places = [*arena._warm, *arena._cold, *arena.holders]
+    assert sorted(places) == list(range(1, arena._next))
+    assert len(arena._warm) <= WARM_SEGMENTS
+
+
+def check_pool(pool: Pool, told: dict[str, int]) -> None:
+    """Fail where a pool's figures, *told* by it, are not what a recount gives."""
+    found: dict[int, Counter[str]] = {}
+    tables = pages = 0
+    for owner in pool.objects:
+        assert pool.objects.find(owner.id) is pool.objects.owner(owner.number) is owner
+        tables += OBJECT_OVERHEAD
+        locations = [location for _, location in owner.items()]
+        assert len(locations) == owner.pages > 0
+        pages += owner.pages
+        for node in owner.nodes.values():
+            assert any(node[1:])
+            assert len(node) <= 1 + NODE_PAGES
+            tables += NODE_OVERHEAD + 8 * len(node)
+        for location in locations:
+            start, size = location >> SIZE_BITS, location & SIZE_MASK
+            counted = found.setdefault(start >> pool.arena.segment_bits, Counter())
+            counted["pages"] += 1
+            counted["bytes"] += size
+            counted["same"] += size <= 8
+            counted["huge"] += size == pool.page_size
+    if isinstance(pool, EphemeralPool):
+        tables += 4 * len(pool.ghosts._table)
+
+    segments = [segment for log in pool.logs() for segment in log.segments.values()]
+    assert {segment.number for segment in segments} == set(found)
+    total: Counter[str] = Counter()
+    for log in pool.logs():
+        assert log.head is None or log.head is log.segments[log.head.number]
+        for number, segment in log.segments.items():
+            counted = found[number]
+            assert segment is pool.arena.holders[number]
+            assert segment.log is log
+            assert segment.live_pages == counted["pages"]
+            assert segment.live_bytes == counted["bytes"]
+            assert segment.same_pages == counted["same"]
+            assert segment.huge_pages == counted["huge"]
+            assert segment.start <= segment.position <= segment.end
+            total += counted
+    assert pool.objects.pages == pages
+    assert told["objects"] == len(pool.objects)
+    assert told["pages"] == pages
+    assert told["orig_data_size"] == pages * pool.page_size
+    assert told["compr_data_size"] == total["bytes"]
+    assert told["same_pages"] == total["same"]
+    assert told["huge_pages"] == total["huge"]
+    assert told["mem_used_total"] == len(segments) * pool.arena.segment_size
+    assert told["metadata_bytes"] == tables + _rows(segments)
+
+    assert told["puts"] == told["good_puts"] + told["no_mem_puts"] + told["bad_puts"]
+    assert told["dup_puts_replaced"] <= told["good_puts"]
+    assert told["dup_puts_flushed"] <= told["no_mem_puts"] + told["bad_puts"]
+    assert told["found_gets"] <= told["gets"]
+    assert told["flush_objs_found"] <= told["flush_objs"]
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _rows(segments: list) -> int:
+    return sum(SEGMENT_OVERHEAD + ROW_BYTES * len(segment.offsets) for segment in segments)
