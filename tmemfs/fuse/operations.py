@@ -39,6 +39,10 @@ class Operations(pyfuse3.Operations):
     *timeouts* are for what it hears of the volume's attributes and names.
     """
 
+    # Else the kernel would go by the mode alone, whose group bits are the most that any entry of
+    # an access control list grants: the owning group could do what its own entry withholds.
+    enable_acl = True
+
     def __init__(
         self,
         volume: CacheVolume,
@@ -70,8 +74,12 @@ class Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for number, lookups in inode_list:
-            if number not in self._control:
-                self._inodes.forget(number, lookups)
+            try:
+                if number not in self._control:
+                    self._inodes.forget(number, lookups)
+            except Exception as error:
+                # Nobody waits for an answer, but what is raised here would end the mount.
+                self.failsafe.note("forget", error)
 
     @handler
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:

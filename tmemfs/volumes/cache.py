@@ -24,12 +24,12 @@ from typing import Any
 import trio
 
 from tmemfs.errors import CorruptPage
-from tmemfs.tmem import Pool
-from tmemfs.volumes.nodes import Node, NodeTable
+from tmemfs.tmem import INDEX_LIMIT, Pool
+from tmemfs.volumes.nodes import Node, NodeTable, look_open
 from tmemfs.volumes.tree import Caller, Stat, Tree, inode_path
 
 # What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
-# aligned. Not O_APPEND: the kernel has turned it into an offset already.
+# aligned. Not O_APPEND: what a mapping of such a file has changed would be appended, too.
 _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLOCK
 
 # Two changes within one tick of a filesystem's clock leave the same times behind. A file that
@@ -70,12 +70,13 @@ class FileData:
 class OpenFile:
     """One open of a file: a descriptor of the backing file, and the file's data."""
 
-    __slots__ = ("data", "fd", "node", "wrote")
+    __slots__ = ("appends", "data", "fd", "node", "wrote")
 
-    def __init__(self, node: Node, fd: int, data: FileData) -> None:
+    def __init__(self, node: Node, fd: int, data: FileData, flags: int) -> None:
         self.node = node
         self.fd = fd
         self.data = data
+        self.appends = bool(flags & os.O_APPEND)
         self.wrote = False
 
 
@@ -101,12 +102,16 @@ class CacheVolume:
 
     async def open(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
         """Open a file; return it, and whether the kernel may keep the pages it has of it."""
+        if flags & os.O_TRUNC and flags & os.O_ACCMODE == os.O_RDONLY:
+            # Such an open may cut the file, which a descriptor for reading only cannot.
+            flags |= os.O_RDWR
         with node as fd:
             opened = await self.tree.call(os.open, inode_path(fd), flags & _OPEN_FLAGS)
-        file, keep = self._attach(node, opened)
+        file, keep = self._attach(node, opened, flags)
         if flags & os.O_TRUNC:
             try:
                 await self.truncate(file, 0)
+                node.told = 0
             except BaseException:
                 await self.release(file)
                 raise
@@ -119,12 +124,13 @@ class CacheVolume:
         extra = flags & os.O_EXCL
         fd = await self.tree.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
         try:
-            node, _ = await self.tree.lookup(parent, name)
+            # By the descriptor: the name may be another file's by now.
+            info, handle = await self.tree.call(look_open, fd)
         except BaseException:
             os.close(fd)
             raise
-        file, _ = self._attach(node, fd)
-        return file, os.fstat(fd)
+        file, _ = self._attach(self.nodes.learn(parent, name, info, handle), fd, flags)
+        return file, info
 
     async def release(self, file: OpenFile) -> None:
         """Close one open of a file."""
@@ -172,22 +178,27 @@ class CacheVolume:
         first = offset // page_size
         count = (offset + len(buf) - 1) // page_size + 1 - first
         file.wrote = True
+        # The kernel turns O_APPEND into an offset, the end of the file as far as it knows; behind
+        # the mount the file may have grown. Elsewhere than there, it writes back a mapping.
+        flags = os.RWF_APPEND if file.appends and offset == file.node.told else 0
         with self._changing(file, first, count):
-            generation = data.generation
-            written = await trio.to_thread.run_sync(_write_all, file.fd, buf, offset)
+            generation, size = data.generation, max(data.size, offset + len(buf))
+            written = await trio.to_thread.run_sync(_write_all, file.fd, buf, offset, flags)
             alone = data.generation == generation
-        if alone:
+        file.node.told = max(file.node.told, offset + written)
+        if alone and data.size == size:
             # From here to the put nothing else runs, so that these are the newest bytes.
             self._put_written(data, offset, buf[:written])
+        elif alone:
+            # Somebody else has cut or extended the file, and who knows what more.
+            self._lose(data, os.fstat(file.fd))
         return written
 
     async def truncate(self, file: OpenFile, size: int) -> None:
         """Cut or extend a file to *size* bytes."""
-        page_size = self._pool.page_size
-        first = min(size, file.data.size) // page_size
-        count = max(size, file.data.size) // page_size + 1 - first
+        first = min(size, file.data.size) // self._pool.page_size
         file.wrote = True
-        with self._changing(file, first, count):
+        with self._changing(file, first, INDEX_LIMIT - first):
             await trio.to_thread.run_sync(os.ftruncate, file.fd, size)
 
     async def fsync(self, file: OpenFile, datasync: bool) -> None:
@@ -210,7 +221,8 @@ class CacheVolume:
             await trio.to_thread.run_sync(lambda: os.close(os.dup(file.fd)))
 
     def observe(self, node: Node, info: Stat) -> None:
-        """Take note of attributes that were just read for somebody."""
+        """Take note of attributes that the kernel is told."""
+        node.told = info.st_size
         if node.data is not None:
             self._notice(node.data, info)
 
@@ -266,7 +278,7 @@ class CacheVolume:
 
     # -- noticing change ---------------------------------------------------------------------
 
-    def _attach(self, node: Node, fd: int) -> tuple[OpenFile, bool]:
+    def _attach(self, node: Node, fd: int, flags: int) -> tuple[OpenFile, bool]:
         info = os.fstat(fd)
         data = node.data
         if data is None:
@@ -283,7 +295,7 @@ class CacheVolume:
         data.fresh = True
         data.opens += 1
         node.__enter__()
-        return OpenFile(node, fd, data), kept
+        return OpenFile(node, fd, data, flags), kept
 
     def _notice(self, data: FileData, info: Stat) -> None:
         """Flush the file's pages if somebody else has changed it."""
@@ -320,18 +332,23 @@ class CacheVolume:
             data.generation += 1
             self._pool.flush_many(data.object_id, first, count)
             self._adopt(data, os.fstat(file.fd))
-            self._pool.set_stamp(data.object_id, data.stamp if data.trusted else 0)
+            # Our own change has moved the times. If somebody else has changed other pages at the
+            # same time, nothing tells: the next open has to begin afresh.
+            data.trusted = False
+            self._pool.set_stamp(data.object_id, 0)
 
     def _attributes_changed(self, node: Node, before: Stat, after: Stat) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""
+        # Unless it is the modification time: behind that, somebody else's change may hide.
+        ours = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
         data: Any = node.data
         if data is not None:
-            if data.stamp == _stamp(before):
+            if ours and data.stamp == _stamp(before):
                 data.stamp = _stamp(after)
                 self._pool.set_stamp(data.object_id, data.stamp if data.trusted else 0)
         elif not after.st_nlink:
             self._pool.flush_object(node.object_id)
-        elif self._pool.stamp(node.object_id) == _stamp(before):
+        elif ours and self._pool.stamp(node.object_id) == _stamp(before):
             self._pool.set_stamp(node.object_id, _stamp(after))
 
 
@@ -360,11 +377,11 @@ def _read_all(fd: int, offset: int, size: int) -> bytes:
     return block
 
 
-def _write_all(fd: int, buf: bytes, offset: int) -> int:
-    written = os.pwrite(fd, buf, offset)
+def _write_all(fd: int, buf: bytes, offset: int, flags: int) -> int:
+    written = os.pwritev(fd, [buf], offset, flags)
     while written < len(buf):
         try:
-            written += os.pwrite(fd, buf[written:], offset + written)
+            written += os.pwritev(fd, [buf[written:]], offset + written, flags)
         except OSError:
             break
     return written

@@ -44,6 +44,7 @@ class Node:
         "key",
         "name",
         "parent",
+        "told",
     )
 
     def __init__(
@@ -61,6 +62,8 @@ class Node:
         self.name = name
         self.data: Any = None
         """What the volume knows of the file's bytes while it is open."""
+        self.told = -1
+        """The size that the kernel takes the file to have."""
         self._table = table
         self._handle = handle
         self._fd = -1
@@ -73,9 +76,14 @@ class Node:
         return device << 128 | inode << 64 | self.generation
 
     def __enter__(self) -> int:
-        if self._fd < 0:
-            self._table.reopen(self)
+        # Pinned first, or making room among the descriptors could close this very one.
         self._pins += 1
+        try:
+            if self._fd < 0:
+                self._table.reopen(self)
+        except BaseException:
+            self._pins -= 1
+            raise
         self._table.used(self)
         return self._fd
 
@@ -171,7 +179,12 @@ class NodeTable:
             if node.parent is None:
                 raise OSError(errno.ESTALE, "inode cannot be reached any more")
             with node.parent as directory:
-                fd = os.open(node.name, _OPEN_FLAGS, dir_fd=directory)
+                try:
+                    fd = os.open(node.name, _OPEN_FLAGS, dir_fd=directory)
+                except (FileNotFoundError, NotADirectoryError) as error:
+                    # Not ENOENT, which the kernel would take for the last word: the inode may
+                    # have another name, under which it is found after ESTALE.
+                    raise OSError(errno.ESTALE, "the name is gone", node.name) from error
         info = os.fstat(fd)
         if (info.st_dev, info.st_ino) != node.key or _generation(_handle(fd)) != node.generation:
             os.close(fd)
@@ -204,6 +217,11 @@ class NodeTable:
 def look(directory: int, name: bytes) -> tuple[os.stat_result, bytes | None]:
     """Return the attributes and the file handle of *name* in *directory*. Blocks."""
     return os.stat(name, dir_fd=directory, follow_symlinks=False), _handle(directory, name)
+
+
+def look_open(fd: int) -> tuple[os.stat_result, bytes | None]:
+    """Return the attributes and the file handle of what *fd* is open on. Blocks."""
+    return os.fstat(fd), _handle(fd)
 
 
 def _handle(directory: int, name: bytes = b"") -> bytes | None:

@@ -8,6 +8,7 @@ the same OSError. Nothing is cached here but nodes; permissions are the kernel's
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -104,16 +105,17 @@ class Tree:
         return await self.lookup(parent, name)
 
     async def create(self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller) -> int:
-        """Open *name*, making it first if it is not there; return the descriptor."""
+        """Make a file that belongs to *caller* and open it; return the descriptor.
+
+        Where somebody behind the mount has made *name* first: ESTALE without ``O_EXCL``.
+        """
         with parent as directory:
             return await self.call(_create, directory, name, stat.S_IMODE(mode), flags, caller)
 
     async def link(self, node: Node, parent: Node, name: bytes) -> Found:
         """Give *node* another name."""
         with node as fd, parent as directory:
-            before = os.fstat(fd)
-            await self.call(_link, fd, directory, name)
-            self._changed(node, before, os.fstat(fd))
+            self._changed(node, *await self.call(_around, fd, _link, fd, directory, name))
         return await self.lookup(parent, name)
 
     # -- removing and moving -----------------------------------------------------------------
@@ -133,15 +135,16 @@ class Tree:
     ) -> None:
         """Rename, with the flags of renameat2(2)."""
         with parent as directory, new_parent as new_directory:
-            moved = self._known(directory, name)
-            replaced = self._known(new_directory, new_name)
+            moved = await self._known(directory, name)
+            replaced = await self._known(new_directory, new_name)
             known = {node for node in (moved, replaced) if node is not None}
             with contextlib.ExitStack() as stack:
                 fds = {node: stack.enter_context(node) for node in known}
-                before = {node: os.fstat(fd) for node, fd in fds.items()}
+                before = [await self.call(os.fstat, fd) for fd in fds.values()]
                 await self.call(renameat2, directory, name, new_directory, new_name, flags)
-                for node, fd in fds.items():
-                    self._settle(node, before[node], os.fstat(fd))
+                after = [await self.call(os.fstat, fd) for fd in fds.values()]
+                for node, old, new in zip(fds, before, after, strict=True):
+                    self._settle(node, old, new)
             if moved is not None:
                 moved.parent, moved.name = new_parent, new_name
             if replaced is not None and flags & _RENAME_EXCHANGE:
@@ -183,25 +186,22 @@ class Tree:
 
     async def _change(self, node: Node, function: Callable[..., None], *args: Any) -> None:
         with node as fd:
-            before = os.fstat(fd)
-            await self.call(function, inode_path(fd), *args)
-            self._changed(node, before, os.fstat(fd))
+            path = inode_path(fd)
+            self._changed(node, *await self.call(_around, fd, function, path, *args))
 
-    def _known(self, directory: int, name: bytes) -> Node | None:
+    async def _known(self, directory: int, name: bytes) -> Node | None:
         try:
-            return self.nodes.known(os.stat(name, dir_fd=directory, follow_symlinks=False))
+            return self.nodes.known(await self.call(_lstat, directory, name))
         except OSError:
             return None
 
     async def _removing(self, directory: int, name: bytes, function: Callable[..., None]) -> None:
-        node = self._known(directory, name)
+        node = await self._known(directory, name)
         if node is None:
             await self.call(_at, function, directory, name)
             return
         with node as fd:
-            before = os.fstat(fd)
-            await self.call(_at, function, directory, name)
-            self._settle(node, before, os.fstat(fd))
+            self._settle(node, *await self.call(_around, fd, _at, function, directory, name))
 
     def _settle(self, node: Node, before: Stat, after: Stat) -> None:
         self._changed(node, before, after)
@@ -216,6 +216,17 @@ _RENAME_EXCHANGE = 2
 def inode_path(fd: int) -> str:
     """A path to the very inode of an ``O_PATH`` descriptor, links not followed any further."""
     return f"/proc/self/fd/{fd}"
+
+
+def _around(fd: int, function: Callable[..., None], *args: Any) -> tuple[Stat, Stat]:
+    """Call *function*; return the attributes of *fd* before and after."""
+    before = os.fstat(fd)
+    function(*args)
+    return before, os.fstat(fd)
+
+
+def _lstat(directory: int, name: bytes) -> Stat:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
 
 def _utime(path: str, times: tuple[int, int]) -> None:
@@ -256,10 +267,11 @@ def _create(directory: int, name: bytes, mode: int, flags: int, caller: Caller) 
     try:
         fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=directory)
     except FileExistsError:
-        # Somebody behind the mount was quicker than the kernel's lookup.
         if flags & os.O_EXCL:
             raise
-        return os.open(name, flags, dir_fd=directory)
+        # It is not for us to open it, because nobody has asked yet whether the caller may. The
+        # kernel, which had not seen it, looks again and does ask.
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name) from None
     _hand_over(directory, name, mode, caller)
     return fd
 
