@@ -1,0 +1,33 @@
+# What people do in a clone. Each target sets the clone up first; that is quick when it is set up.
+#
+#   make demo [SOURCE=DIRECTORY] [BUDGET=256M]    mount, read, swap, show the figures, clean up
+#   make test [ARGS='-k swap -x']                 the tests; as root, those with real mounts too
+#   make lint                                     ruff and mypy
+#   make benchmark [ARGS='--quick']               the figures of the README, beside their peers
+
+SOURCE ?=
+BUDGET ?=
+ARGS ?=
+bin := .venv/bin
+
+.PHONY: setup demo test lint benchmark clean
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(bin)/python examples/demo.py $(if $(SOURCE),--source '$(SOURCE)') $(if $(BUDGET),--budget '$(BUDGET)')
+
+test: setup
+	$(bin)/python -m pytest $(ARGS)
+
+lint: setup
+	$(bin)/ruff check .
+	$(bin)/mypy --strict tmemfs
+
+benchmark: setup
+	$(bin)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

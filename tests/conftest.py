@@ -1,0 +1,125 @@
+"""What holds for every test: no unannounced warning, and a run that says what it left out."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+import hypothesis
+import pytest
+from memory_limit import memory_controller
+
+# A busy machine is no bug of the code under test; the test run as a whole is bounded anyway.
+hypothesis.settings.register_profile("tmemfs", deadline=None)
+hypothesis.settings.load_profile("tmemfs")
+
+
+# --- what this machine cannot run ------------------------------------------------------------
+
+
+def _lacking_for_root() -> Iterator[str]:
+    if os.geteuid() != 0:
+        yield "not root"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        yield "no /dev/fuse"
+
+
+def _lacking_for_swap() -> Iterator[str]:
+    yield from _lacking_for_root()
+    if not os.path.exists("/dev/loop-control"):
+        yield "no loop devices"
+    if not os.path.exists("/proc/swaps"):
+        yield "a kernel without swap"
+    if memory_controller() is None:
+        yield "no memory cgroup"
+
+
+NEEDS = {"root": _lacking_for_root, "swap": _lacking_for_swap}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, each with what it lacks."""
+    lacking = {marker: ", ".join(probe()) for marker, probe in NEEDS.items()}
+    for item in items:
+        for marker, reason in lacking.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter,
+) -> Generator[None, object, object]:
+    """Close with how many tests were skipped and why, or that none was."""
+    result = yield
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.getreports("skipped")
+    )
+    if not reasons:
+        terminalreporter.write_line("no test was skipped")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"skipped {count}: {reason}", yellow=True)
+    return result
+
+
+# --- a warning is a failure unless the test announced it -------------------------------------
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+
+@contextmanager
+def _collected() -> Iterator[list[str]]:
+    # A handler of its own: a test may clear or reconfigure caplog as it likes.
+    collector = _Collector()
+    logging.getLogger().addHandler(collector)
+    try:
+        yield collector.messages
+    finally:
+        logging.getLogger().removeHandler(collector)
+
+
+def _announced(item: pytest.Item) -> tuple[str, ...] | None:
+    """The texts that the test announced, () for any, None where it announced nothing."""
+    marker = item.get_closest_marker("expects_log")
+    return marker and marker.args
+
+
+def _refuse_unannounced(item: pytest.Item) -> Generator[None, object, object]:
+    with _collected() as messages:
+        result = yield
+    texts = _announced(item)
+    if texts == ():
+        return result
+    surprises = [line for line in messages if not any(text in line for text in texts or ())]
+    if surprises:
+        pytest.fail("logged without announcing it:\n" + "\n".join(surprises), pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _refuse_unannounced(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    with _collected() as messages:
+        result = yield from _refuse_unannounced(item)
+    missing = [text for text in _announced(item) or () if not any(text in m for m in messages)]
+    if missing:
+        pytest.fail(f"announced but never logged: {missing}", pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _refuse_unannounced(item))

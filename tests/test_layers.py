@@ -1,0 +1,122 @@
+"""The house has floors: arrows between its modules go down only.
+
+Read from the imports themselves, wherever in a module they are, those for type checking too.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tmemfs
+
+PACKAGE = Path(tmemfs.__file__).parent
+
+# From the top. A module may import from floors below its own, and from its own floor.
+FLOORS = [
+    {"__main__"},
+    {"cli"},
+    {"daemon"},
+    {"fuse"},
+    {"volumes"},
+    {"tmem"},
+    {"pages"},
+    {"config"},
+    {"errors", "units", "system", "syscalls", "__init__"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+KNOWS_FUSE = {"fuse", "daemon"}
+# Memory and its rules: what asks the system for nothing else.
+PURE = {"tmem", "pages"}
+IMPURE = {
+    *("trio", "pyfuse3", "asyncio", "threading", "multiprocessing", "subprocess", "signal"),
+    *("io", "socket", "select", "selectors", "tempfile", "shutil", "pathlib", "fcntl", "ctypes"),
+    *("logging", "time"),
+}
+# Of the system, the core may only ask for what is a number.
+PURE_CALLS_OF_OS = {"sysconf"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: Path) -> str:
+    """The part of the house that a module is in: its directory or, at the top, itself."""
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(module: Path) -> Iterator[str]:
+    """The full name of everything that a module imports."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_of(name: str) -> Iterator[str]:
+    """The room that an imported name is in, if it is in the house."""
+    parts = name.split(".")
+    if parts[0] == "tmemfs":
+        yield parts[1] if len(parts) > 1 and parts[1] in FLOOR else "__init__"
+
+
+def test_every_module_is_on_a_floor() -> None:
+    assert {room(module) for module in MODULES} <= set(FLOOR)
+    assert len(MODULES) > 30
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
+def test_arrows_go_down(module: Path) -> None:
+    here = room(module)
+    up = [name for name in imports(module) for to in rooms_of(name) if FLOOR[to] < FLOOR[here]]
+    assert not up
+    leaves = FLOORS[-1]
+    if here in PURE:
+        outside = [n for n in imports(module) if n.split(".")[0] in IMPURE]
+        assert not outside, "the core does no I/O and knows no trio"
+    if here not in KNOWS_FUSE:
+        assert not [n for n in imports(module) if n.split(".")[0] == "pyfuse3"]
+    if here in leaves - {"system", "units", "errors"}:
+        assert not [to for name in imports(module) for to in rooms_of(name) if to not in leaves]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [module for module in MODULES if room(module) in PURE],
+    ids=lambda m: str(m.relative_to(PACKAGE)),
+)
+def test_the_core_asks_the_system_for_nothing(module: Path) -> None:
+    called = {
+        node.attr
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+    }
+    assert called <= PURE_CALLS_OF_OS
+    names = {
+        node.func.id
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not names & {"open", "print", "input"}
+
+
+def test_a_command_that_does_not_mount_does_not_load_what_mounts() -> None:
+    """The command line is quick because it loads the daemon only to be one."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, contextlib, io\n"
+        "from tmemfs.cli.main import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    main(['--version']), main(['status', '--help']), main(['mount', '--help'])\n"
+        "print([name for name in ('pyfuse3', 'trio', 'lz4') if name in sys.modules])\n"
+    )
+    root = str(PACKAGE.parent)
+    out = subprocess.check_output([sys.executable, "-c", program], cwd=root, text=True)
+    assert out.strip() == "[]"
