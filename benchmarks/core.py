@@ -1,0 +1,79 @@
+"""The tmem core beside bare lz4, on the same pages: what a put and a get cost on top of it."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import lz4.block
+
+from benchmarks.rounds import Figure, Measure, Rounds
+from tmemfs.tmem import Core
+
+# What one FUSE request brings: runs are what the volumes put and get.
+RUN = 1 << 20
+TARGET = 1.5
+
+
+def core_figures(data: bytes, page_sizes: Sequence[int], rounds: int) -> list[Figure]:
+    """Put and get of the whole of *data* in runs of 1 MiB, seconds a page, for each page size."""
+    return [figure for size in page_sizes for figure in _of_page_size(data, size, rounds)]
+
+
+def _of_page_size(data: bytes, page_size: int, rounds: int) -> list[Figure]:
+    pages = [data[start : start + page_size] for start in range(0, len(data), page_size)]
+    runs = [data[start : start + RUN] for start in range(0, len(data), RUN)]
+    run_pages = RUN // page_size
+    blobs = [lz4.block.compress(page, store_size=False) for page in pages]
+    client = Core(4 * len(data) + (64 << 20)).new_client("benchmark")
+    pool = client.new_pool("benchmark", kind="ephemeral", page_size=page_size)
+
+    def compress() -> object:
+        return [lz4.block.compress(page, store_size=False) for page in pages]
+
+    def decompress() -> object:
+        # What a reader gets is a list for each run, in both variants.
+        return [
+            [
+                lz4.block.decompress(blob, uncompressed_size=page_size)
+                for blob in blobs[first : first + run_pages]
+            ]
+            for first in range(0, len(blobs), run_pages)
+        ]
+
+    def put(object_id: int = 1) -> int:
+        return sum(
+            pool.put_many(object_id, number * run_pages, run) for number, run in enumerate(runs)
+        )
+
+    def get(object_id: int = 2) -> list[list[bytes | None]]:
+        return [
+            pool.get_many(object_id, first, run_pages) for first in range(0, len(pages), run_pages)
+        ]
+
+    def timed(work: Callable[[], object], before: Callable[[], object] = int) -> Measure:
+        def measure() -> float:
+            before()
+            start = time.perf_counter()
+            result = work()
+            seconds = time.perf_counter() - start
+            del result  # freeing it is nobody's work
+            return seconds / len(pages)
+
+        return measure
+
+    if put(2) != len(pages) or [page for run in get(2) for page in run] != pages:
+        raise AssertionError("the core did not give back what it was given")
+    size = f"{page_size >> 10} KiB"
+    put_name, get_name = f"core put {size}", f"core get {size}"
+    done = Rounds(
+        {
+            "lz4 compress": timed(compress),
+            put_name: timed(put, before=lambda: pool.flush_object(1)),
+            "lz4 decompress": timed(decompress),
+            get_name: timed(get),
+        },
+        rounds,
+    )
+    return [
+        done.figure(put_name, "lz4 compress", "page", TARGET),
+        done.figure(get_name, "lz4 decompress", "page", TARGET),
+    ]

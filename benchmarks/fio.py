@@ -1,0 +1,54 @@
+"""fio on one file of a mount, as (seconds a read), from its JSON."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """One way of reading: one job, one read at a time (psync), so that a read's time is what
+    the way there and back costs, and the other processor is the server's."""
+
+    name: str
+    pattern: str
+    block_size: int
+    direct: bool = True
+
+
+RANDOM_4K = Job("4 KiB random", "randread", 4 << 10)
+SEQUENTIAL_1M = Job("1 MiB sequential", "read", 1 << 20)
+BUFFERED_4K = Job("4 KiB random, kernel cache", "randread", 4 << 10, direct=False)
+
+
+def seconds_a_read(job: Job, file: Path, *, runtime: float = 0, reads: int = 0) -> float:
+    """Read *file* for *runtime* seconds, or *reads* times, or else once through."""
+    arguments = [
+        "fio",
+        "--output-format=json",
+        "--readonly",
+        "--ioengine=psync",
+        "--norandommap",
+        "--randrepeat=0",
+        f"--name={job.name}",
+        f"--filename={file}",
+        f"--rw={job.pattern}",
+        f"--bs={job.block_size}",
+        f"--direct={int(job.direct)}",
+        # Buffered reads are to be of what the kernel kept.
+        f"--invalidate={int(job.direct)}",
+    ]
+    if runtime:
+        arguments += ["--time_based", f"--runtime={runtime * 1000:.0f}ms"]
+    elif reads:
+        arguments += [f"--number_ios={reads}"]
+    done = subprocess.run(
+        arguments, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise OSError(f"fio failed on {file}: {done.stderr.strip() or done.stdout.strip()}")
+    # Notes to people may come before the JSON.
+    read: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]["read"]
+    return float(read["runtime"]) / 1000 / int(read["total_ios"])

@@ -1,0 +1,77 @@
+"""Reads through the mount, all of them hits, beside filesystems that do nothing.
+
+All servers are mounted at once and idle but one: what differs within a round is the server.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from benchmarks import servers
+from benchmarks.fio import BUFFERED_4K, RANDOM_4K, SEQUENTIAL_1M, Job, seconds_a_read
+from benchmarks.rounds import Figure, Rounds
+
+TMEMFS, PYTHON, C = "tmemfs", "null pyfuse3", "null C"
+TARGETS = {RANDOM_4K: 1.35}
+MIB = 1 << 20
+
+
+def mount_figures(
+    place: Path, data: bytes, page_size: int, rounds: int, runtime: float
+) -> tuple[list[Figure], list[str]]:
+    """Figures for each way of reading *data*, and notes on what could not be measured.
+
+    *place* is an empty directory; each read lasts *runtime* seconds.
+    """
+    source = place / "source"
+    source.mkdir()
+    (source / "data").write_bytes(data)
+    missing = servers.compile_null_c(place)
+    notes = [f"no {C} server: {missing}"] if missing else []
+    figures = []
+    with ExitStack() as stack:
+        budget = 2 * len(data) + 64 * MIB
+        mount = stack.enter_context(
+            servers.tmemfs(source, place / "tmemfs", budget=budget, page_size=page_size)
+        )
+        files = {TMEMFS: mount / "data"}
+        files[PYTHON] = stack.enter_context(servers.null_pyfuse3(source / "data", place / "py"))
+        if not missing:
+            files[C] = stack.enter_context(servers.null_c(source / "data", place / "c"))
+        if any(file.read_bytes() != data for file in files.values()):
+            raise AssertionError("a server does not show the file as it is")
+        for job in (RANDOM_4K, SEQUENTIAL_1M, BUFFERED_4K):
+            with only_hits(mount):
+                figures += _of_job(job, files, rounds, runtime)
+    return figures, notes
+
+
+def _of_job(job: Job, files: dict[str, Path], rounds: int, runtime: float) -> list[Figure]:
+    def reads(server: str) -> str:
+        return f"{server}, {job.name}"
+
+    variants = {
+        reads(server): partial(seconds_a_read, job, file, runtime=runtime)
+        for server, file in files.items()
+    }
+    done = Rounds(variants, rounds)
+    figures = [done.figure(reads(TMEMFS), reads(PYTHON), "read", TARGETS.get(job))]
+    if C in files:
+        figures.append(done.figure(reads(TMEMFS), reads(C), "read"))
+        figures.append(done.figure(reads(PYTHON), reads(C), "read"))
+    return figures
+
+
+@contextmanager
+def only_hits(mount: Path) -> Iterator[None]:
+    """Make sure that all that is read in this context is found in tmem."""
+    before = _misses(mount)
+    yield
+    if missed := _misses(mount) - before:
+        raise AssertionError(f"{missed} pages were no hits: this measured the backing file")
+
+
+def _misses(mount: Path) -> int:
+    pools = servers.status(mount)["pools"]
+    return sum(pool["gets"] - pool["found_gets"] for pool in pools if pool["kind"] == "ephemeral")

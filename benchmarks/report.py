@@ -1,0 +1,77 @@
+"""What was measured, for people and for programs."""
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmarks.rounds import Figure
+
+
+def machine() -> dict[str, Any]:
+    """What the absolute times depend on."""
+    return {
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def figures_table(figures: Iterable[Figure]) -> str:
+    """One line for each figure: the ratio, its spread, the best rounds' ratio, and both times."""
+    rows = [("subject", "beside", "ratio", "min", "max", "best", "us", "beside us", "target")]
+    for figure in figures:
+        found = figure.as_dict()
+        rows.append(
+            (
+                figure.subject,
+                figure.peer,
+                f"{figure.ratio:.2f}",
+                f"{found['ratio_min']:.2f}",
+                f"{found['ratio_max']:.2f}",
+                f"{figure.best:.2f}",
+                f"{found['seconds'] * 1e6:.1f}",
+                f"{found['peer_seconds'] * 1e6:.1f}",
+                _verdict(figure),
+            )
+        )
+    return _aligned(rows, left=2)
+
+
+def memory_table(memory: Iterable[dict[str, Any]]) -> str:
+    """One line for each page size and kind of work: what it took to keep what was read."""
+    rows = [("after", "pages of", "MiB kept", "ratio", "MiB used", "metadata KiB")]
+    for found in memory:
+        kept, compressed = found["orig_data_size"], found["compr_data_size"]
+        rows.append(
+            (
+                found["after"],
+                f"{found['page_size'] >> 10} KiB",
+                f"{kept / (1 << 20):.1f}",
+                f"{kept / compressed:.2f}" if compressed else "-",
+                f"{found['mem_used_total'] / (1 << 20):.1f}",
+                f"{found['metadata_bytes'] / 1024:.0f}",
+            )
+        )
+    return _aligned(rows, left=1)
+
+
+def _verdict(figure: Figure) -> str:
+    if figure.target is None:
+        return ""
+    met = "met" if figure.ratio <= figure.target else "MISSED"
+    return f"<= {figure.target:.2f} {met}"
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
+    """Columns side by side, the first *left* of them set left, numbers right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

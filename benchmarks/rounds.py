@@ -1,0 +1,77 @@
+"""Rounds in which every variant has its turn, and the ratios taken within each of them."""
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Measure = Callable[[], float]
+"""Does the work once; returns seconds for one unit of it (a page, a read)."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How much longer *subject* took than *peer* for one *unit*, round by round; 1.0 is as fast.
+
+    Where the project has promised a ratio, *target* is the highest that keeps the promise.
+    """
+
+    subject: str
+    peer: str
+    unit: str
+    seconds: tuple[float, ...]
+    peer_seconds: tuple[float, ...]
+    target: float | None = None
+
+    @property
+    def ratios(self) -> list[float]:
+        return [mine / other for mine, other in zip(self.seconds, self.peer_seconds, strict=True)]
+
+    @property
+    def ratio(self) -> float:
+        """The figure itself: the median of the rounds."""
+        return statistics.median(self.ratios)
+
+    @property
+    def best(self) -> float:
+        """The fastest round beside the peer's fastest: what is left where noise only ever adds."""
+        return min(self.seconds) / min(self.peer_seconds)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it in plain numbers."""
+        return {
+            "subject": self.subject,
+            "peer": self.peer,
+            "unit": self.unit,
+            "ratio_min": min(self.ratios),
+            "ratio": self.ratio,
+            "ratio_max": max(self.ratios),
+            "best": self.best,
+            "seconds": statistics.median(self.seconds),
+            "peer_seconds": statistics.median(self.peer_seconds),
+            "rounds": len(self.ratios),
+            "target": self.target,
+        }
+
+
+class Rounds:
+    """The times of every variant, round by round."""
+
+    def __init__(self, variants: Mapping[str, Measure], rounds: int) -> None:
+        """Run each variant once to warm up, then *rounds* times.
+
+        The order turns from round to round, so that none always comes after the same other.
+        """
+        names = list(variants)
+        self.seconds: dict[str, list[float]] = {name: [] for name in names}
+        for name in names:
+            variants[name]()
+        for number in range(rounds):
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
+                self.seconds[name].append(variants[name]())
+
+    def figure(self, subject: str, peer: str, unit: str, target: float | None = None) -> Figure:
+        """Variant *subject* beside variant *peer*."""
+        mine, other = self.seconds[subject], self.seconds[peer]
+        return Figure(subject, peer, unit, tuple(mine), tuple(other), target)
