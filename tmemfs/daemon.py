@@ -24,6 +24,8 @@ from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
 
 log = logging.getLogger(__name__)
 
+_ENDINGS = (signal.SIGTERM, signal.SIGINT)
+
 # Filesystems that may have to ask another machine, or another process, for a name.
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "gluster", "lustre", "ncpfs", "coda")
 
@@ -75,6 +77,8 @@ def _serve(operations: Operations, config: MountConfig, on_ready: Callable[[], N
     options = set(pyfuse3.default_options) | set(config.fuse_options)
     if config.debug:
         options.add("debug")
+    # Held back until somebody listens: a signal in between would leave a stale mount.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     try:
         pyfuse3.init(operations, config.mountpoint, options)
     except RuntimeError as error:
@@ -95,12 +99,13 @@ async def _main(mountpoint: str, on_ready: Callable[[], None]) -> None:
 
 async def _announce(mountpoint: str, on_ready: Callable[[], None]) -> None:
     # In a thread, because it is this one that has to answer.
-    await trio.to_thread.run_sync(os.statvfs, mountpoint)
+    await trio.to_thread.run_sync(os.statvfs, mountpoint, abandon_on_cancel=True)
     on_ready()
 
 
 async def _end_on_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*_ENDINGS) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
         async for number in signals:
             log.info("ending on %s", signal.Signals(number).name)
             pyfuse3.terminate()

@@ -64,6 +64,15 @@ def test_a_run_goes_on_in_the_next_segment(log: SegmentLog) -> None:
     assert [len(segment.offsets) for segment in log.segments.values()] == [32, 8]
 
 
+def test_not_a_byte_beyond_the_end(log: SegmentLog) -> None:
+    """The next segment may be another pool's."""
+    log.open_segment()
+    payloads = [page(i) for i in range(SIZE // 4096 - 1)] + [bytes(4000), bytes(97), bytes(96)]
+    assert len(log.append(payloads, 1, 0)) == SIZE // 4096
+    assert not log.fits(97)
+    assert log.fits(96)
+
+
 def test_a_page_of_no_bytes_in_a_segment_that_is_full(log: SegmentLog) -> None:
     """It must not be taken for one of the next segment, which begins where this one ends."""
     first = append(log, 1, 0, [page(1)] * (SIZE // 4096))

@@ -218,6 +218,24 @@ def test_with_room_nothing_is_refused(
     check_account(core)
 
 
+def test_room_is_for_the_tables_too(core: Core, client: Client) -> None:
+    """The budget is filled up by a few hundred bytes at a time, until there is no room left."""
+    pool = client.new_pool("pool", kind="persistent")
+    index = 0
+    while pool.has_room(3 * 32):
+        pool.put(1, index, page(index))
+        index += 1
+    tried = 0
+    while pool.has_room(32):
+        assert pool.put_many(2, 0, run(0, 32)) == 32
+        assert pool.flush_object(2) == 32
+        # An object, a node and a row more.
+        assert pool.put(100 + tried, 0, bytes(4096))
+        tried += 1
+    assert tried > 100
+    check_account(core)
+
+
 def test_there_is_never_room_in_a_destroyed_pool(core: Core, client: Client, pool: Pool) -> None:
     assert pool.has_room(1)
     client.destroy_pool(pool)

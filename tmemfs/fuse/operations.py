@@ -6,6 +6,7 @@ A number below `OWN_NUMBERS` is an inode of the backing directory, one in `Contr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.tree import Caller
 
 _DOTS = (b".", b"..")
+_ACL = b"system.posix_acl_"
 
 
 class Directory:
@@ -162,7 +164,14 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         if inode in self._control:
             raise pyfuse3.FUSEError(errno.ENODATA)
-        return await self._tree.getxattr(self._inodes.node(inode), name)
+        try:
+            return await self._tree.getxattr(self._inodes.node(inode), name)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP and name.startswith(_ACL):
+                # The kernel, which asks before it lets anybody but the owner in, takes "no lists
+                # here" for a refusal, and "no list on this file" for what it is.
+                raise pyfuse3.FUSEError(errno.ENODATA) from None
+            raise
 
     @handler
     async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
@@ -190,6 +199,10 @@ class Operations(pyfuse3.Operations):
             return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
         file, keep = await self._volume.open(self._inodes.node(inode), flags)
         self._files[handle] = file
+        if file.node.told != file.data.size:
+            # Else the kernel would end the file where it was, for as long as it may believe that.
+            with contextlib.suppress(OSError):
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=keep)
 
     @handler

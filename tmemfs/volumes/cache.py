@@ -181,6 +181,8 @@ class CacheVolume:
         # The kernel turns O_APPEND into an offset, the end of the file as far as it knows; behind
         # the mount the file may have grown. Elsewhere than there, it writes back a mapping.
         flags = os.RWF_APPEND if file.appends and offset == file.node.told else 0
+        self._notice(data, os.fstat(file.fd))
+        before, after = self._edges(data, offset, offset + len(buf))
         with self._changing(file, first, count):
             generation, size = data.generation, max(data.size, offset + len(buf))
             written = await trio.to_thread.run_sync(_write_all, file.fd, buf, offset, flags)
@@ -188,7 +190,8 @@ class CacheVolume:
         file.node.told = max(file.node.told, offset + written)
         if alone and data.size == size:
             # From here to the put nothing else runs, so that these are the newest bytes.
-            self._put_written(data, offset, buf[:written])
+            whole = written == len(buf)
+            self._put_written(data, offset, buf[:written], before, after if whole else None)
         elif alone:
             # Somebody else has cut or extended the file, and who knows what more.
             self._lose(data, os.fstat(file.fd))
@@ -196,6 +199,7 @@ class CacheVolume:
 
     async def truncate(self, file: OpenFile, size: int) -> None:
         """Cut or extend a file to *size* bytes."""
+        self._notice(file.data, os.fstat(file.fd))
         first = min(size, file.data.size) // self._pool.page_size
         file.wrote = True
         with self._changing(file, first, INDEX_LIMIT - first):
@@ -262,19 +266,42 @@ class CacheVolume:
         self._pool.put_many(data.object_id, first, pages)
         self._pool.set_stamp(data.object_id, data.stamp if data.trusted else 0)
 
-    def _put_written(self, data: FileData, offset: int, buf: bytes) -> None:
-        """Put those pages that *buf* has all of; the end of the file is the end of a page."""
+    def _edges(self, data: FileData, start: int, end: int) -> tuple[bytes | None, bytes | None]:
+        """Return what surrounds the bytes *start* to *end* in their first and their last page.
+
+        None where the pool does not have that page; nothing behind the end of the file.
+        """
         page_size = self._pool.page_size
-        end = offset + len(buf)
-        skip = -offset % page_size
-        tail = 0 if end >= data.size else end % page_size
-        whole = buf[skip : len(buf) - tail]
-        if whole:
-            self._put(
-                data,
-                (offset + skip) // page_size,
-                whole.ljust(-(-len(whole) // page_size) * page_size, b"\0"),
-            )
+        before: bytes | None = b""
+        after: bytes | None = b""
+        try:
+            if start % page_size:
+                page = self._pool.get(data.object_id, start // page_size)
+                before = page and page[: start % page_size]
+            if end % page_size and end < data.size:
+                page = self._pool.get(data.object_id, end // page_size)
+                after = page and page[end % page_size :]
+        except CorruptPage:
+            return None, None
+        return before, after
+
+    def _put_written(
+        self, data: FileData, offset: int, buf: bytes, before: bytes | None, after: bytes | None
+    ) -> None:
+        """Put the pages of *buf* at *offset*, with what surrounds it; no page that lacks a part."""
+        page_size = self._pool.page_size
+        if before is None:
+            skip = -offset % page_size
+            start, run = offset + skip, buf[skip:]
+        else:
+            start, run = offset - len(before), before + buf
+        if after is None:
+            run = run[: len(run) - len(run) % page_size]
+        else:
+            run += after
+        if run:
+            # Behind the end of the file a page is zeros.
+            self._put(data, start // page_size, run + bytes(-len(run) % page_size))
 
     # -- noticing change ---------------------------------------------------------------------
 
@@ -321,7 +348,6 @@ class CacheVolume:
         again after, because a read may have put what it saw meanwhile.
         """
         data = file.data
-        self._notice(data, os.fstat(file.fd))
         data.changing += 1
         try:
             data.generation += 1

@@ -1,0 +1,49 @@
+"""The handlers over a temporary directory, without a kernel that asks them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rig import Rig
+
+from tmemfs.fuse.attributes import Timeouts
+from tmemfs.fuse.control import Control
+from tmemfs.fuse.failsafe import Failsafe
+from tmemfs.fuse.operations import Operations
+from tmemfs.volumes.swap import SwapVolume
+
+ABOUT = {"version": "1.2.3", "pid": 4711, "source": "/s", "mountpoint": "/m"}
+
+
+class Handlers(SimpleNamespace):
+    """A rig, what is over it, and who asks."""
+
+    rig: Rig
+    control: Control
+    failsafe: Failsafe
+    operations: Operations
+    ctx: SimpleNamespace
+
+
+@pytest.fixture
+def handlers(tmp_path: Path) -> Iterator[Handlers]:
+    (tmp_path / "source").mkdir()
+    rig = Rig(tmp_path / "source")
+    pool = rig.client.new_pool("swap0", kind="persistent")
+    failsafe = Failsafe()
+    control = Control(
+        rig.core,
+        [SwapVolume("swap0", 1 << 20, pool)],
+        ABOUT,
+        lambda: {"failsafe": failsafe.statistics()},
+    )
+    yield Handlers(
+        rig=rig,
+        control=control,
+        failsafe=failsafe,
+        operations=Operations(rig.volume, control, failsafe, Timeouts(1.0, 2.0)),
+        ctx=SimpleNamespace(uid=os.geteuid(), gid=os.getegid(), pid=1, umask=0o22),
+    )
+    rig.close()

@@ -1,0 +1,86 @@
+"""The numbers of inodes: the backing directory's own, for as long as the kernel knows them."""
+
+import errno
+import os
+
+import pyfuse3
+import pytest
+from as_root import tmpfs_at
+
+from tmemfs.fuse.inodes import OWN_NUMBERS, InodeTable
+
+
+@pytest.fixture
+def table(handlers) -> InodeTable:
+    return handlers.operations._inodes
+
+
+async def test_numbers_are_those_of_the_backing_directory(handlers, table: InodeTable) -> None:
+    (handlers.rig.root / "f").write_text("")
+    node = await handlers.rig.node("f")
+    assert table.number(node) == os.stat(handlers.rig.root / "f").st_ino
+    assert table.number(handlers.rig.volume.nodes.root) == pyfuse3.ROOT_INODE
+    assert table.node(pyfuse3.ROOT_INODE) is handlers.rig.volume.nodes.root
+
+
+async def test_a_node_is_known_until_every_lookup_is_forgotten(handlers, table: InodeTable) -> None:
+    (handlers.rig.root / "f").write_text("")
+    node = await handlers.rig.node("f")
+    number = table.number(node)
+    with pytest.raises(OSError, match="Stale"):
+        table.node(number)
+    for _ in range(3):
+        table.remember(node)
+    table.forget(number, 2)
+    assert table.node(number) is node
+    table.forget(number, 1)
+    assert len(table) == len(handlers.rig.volume.nodes) == 1
+    with pytest.raises(OSError, match="Stale") as caught:
+        table.node(number)
+    assert caught.value.errno == errno.ESTALE
+
+
+async def test_forgetting_too_much_or_the_unknown_does_no_harm(handlers, table: InodeTable) -> None:
+    (handlers.rig.root / "f").write_text("")
+    node = await handlers.rig.node("f")
+    table.remember(node)
+    table.forget(table.number(node), 1000)
+    table.forget(table.number(node), 1)
+    table.forget(12345, 1)
+    table.forget(pyfuse3.ROOT_INODE, 1)
+    assert table.node(pyfuse3.ROOT_INODE) is handlers.rig.volume.nodes.root
+
+
+async def test_a_number_that_is_used_again_means_the_new_node(handlers, table: InodeTable) -> None:
+    rig = handlers.rig
+    (rig.root / "f").write_text("")
+    old = await rig.node("f")
+    table.remember(old)
+    number = table.number(old)
+    rig.volume.nodes._close(old)
+    root = rig.volume.nodes.root
+    new = rig.volume.nodes.learn(root, b"f", os.stat(rig.root / "f"), b"another handle")
+    table.remember(new)
+    assert table.number(new) == number
+    assert table.node(number) is new
+    # The kernel counts both under the number; the node stays until all is forgotten.
+    table.forget(number, 1)
+    assert table.node(number) is new
+    table.forget(number, 1)
+    assert rig.volume.nodes.known(os.stat(rig.root / "f")) is None
+
+
+@pytest.mark.root
+async def test_other_filesystems_below_have_numbers_of_our_own(handlers, table: InodeTable) -> None:
+    rig = handlers.rig
+    with tmpfs_at(rig.root / "below") as below:
+        for name in ("a", "b"):
+            (below / name).write_text(name)
+        one, two = await rig.node("below/a"), await rig.node("below/b")
+        assert OWN_NUMBERS < table.number(one) != table.number(two) > OWN_NUMBERS
+        table.remember(one)
+        number = table.number(one)
+        assert number not in handlers.control
+        assert await rig.read_anew("below/b") == b"b"
+        table.forget(number, 1)
+        assert len(table) == 1
