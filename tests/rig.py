@@ -13,7 +13,7 @@ import trio
 from account import check_account
 
 from tmemfs.tmem import Core, Pool
-from tmemfs.volumes import cache
+from tmemfs.volumes import cache, filedata
 from tmemfs.volumes.cache import CacheVolume, OpenFile
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.tree import Caller
@@ -110,7 +110,7 @@ class Rig:
 def left_alone(path: Path) -> None:
     """Return as soon as the file was left alone for so long that its times can be trusted."""
     info = os.stat(path)
-    while time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) <= 2 * cache._TICK:
+    while time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) <= 2 * filedata.TICK:
         time.sleep(0.002)
 
 

@@ -106,5 +106,7 @@ class Arena(Generic[Holder]):
 
     def close(self) -> None:
         """Unmap the memory. Pages that were read are copies and stay valid."""
-        self.view.release()
-        self._map.close()
+        # The traceback of an error may still hold a view of a page; the memory goes with it then.
+        with contextlib.suppress(BufferError):
+            self.view.release()
+            self._map.close()

@@ -3,13 +3,7 @@
 Reads come out of the pool; what is missing is read from the backing file and put there. Writes
 go to the backing file before they are acknowledged, so that nothing is ever held here alone.
 
-Two things keep stale bytes out (docs/concurrency.md tells the whole story):
-
-* a *generation* per open file, for changes that pass through us while we wait: pages are put
-  only if the generation is the one seen before the wait;
-* a *stamp* per object, for changes behind our back: modification time, change time and size of
-  the file that the pages were read from, compared at every open, around every backing read and
-  with all attributes that the kernel asks for.
+What keeps stale bytes out is in `tmemfs.volumes.filedata`.
 """
 
 from __future__ import annotations
@@ -17,54 +11,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
-from collections.abc import Iterator
-from typing import Any
 
 import trio
 
-from tmemfs.errors import CorruptPage
 from tmemfs.tmem import INDEX_LIMIT, Pool
+from tmemfs.volumes.filedata import FileData, stamp
 from tmemfs.volumes.nodes import Node, NodeTable, look_open
 from tmemfs.volumes.tree import Caller, Stat, Tree, inode_path
 
 # What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
 # aligned. Not O_APPEND: what a mapping of such a file has changed would be appended, too.
 _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLOCK
-
-# Two changes within one tick of a filesystem's clock leave the same times behind. A file that
-# changed less than this long (ns) before it was looked at may change again unseen.
-_TICK = 20_000_000
-_COARSE_TICK = 2_000_000_000
-_SECOND = 1_000_000_000
-
-
-class FileData:
-    """What is known of the bytes of a file while it is open; shared by all who have it open."""
-
-    __slots__ = (
-        "changing",
-        "fresh",
-        "generation",
-        "object_id",
-        "opens",
-        "size",
-        "stamp",
-        "trusted",
-    )
-
-    def __init__(self, object_id: int) -> None:
-        self.object_id = object_id
-        self.opens = 0
-        self.generation = 0
-        self.changing = 0
-        """writes and truncations under way"""
-        self.size = 0
-        self.stamp = 0
-        self.trusted = False
-        """whether an equal stamp, later, will mean equal bytes"""
-        self.fresh = True
-        """whether the kernel's own pages of the file are as good as ours"""
 
 
 class OpenFile:
@@ -134,16 +91,10 @@ class CacheVolume:
 
     async def release(self, file: OpenFile) -> None:
         """Close one open of a file."""
-        data, node = file.data, file.node
-        data.opens -= 1
-        if not data.opens:
-            node.data = None
-            if not os.fstat(file.fd).st_nlink:
-                self._pool.flush_object(data.object_id)
-            elif not data.fresh:
-                # The next open must tell the kernel to drop its pages, so it must not find ours.
-                self._pool.set_stamp(data.object_id, 0)
-        node.__exit__(None, None, None)
+        file.data.closed(os.fstat(file.fd))
+        if not file.data.opens:
+            file.node.data = None
+        file.node.__exit__(None, None, None)
         os.close(file.fd)
 
     # -- bytes -------------------------------------------------------------------------------
@@ -153,18 +104,14 @@ class CacheVolume:
         data = file.data
         if offset + size > data.size:
             # The file may have grown behind our back: a log that somebody follows.
-            self._notice(data, os.fstat(file.fd))
+            data.notice(os.fstat(file.fd))
         end = min(offset + size, data.size)
         if offset >= end:
             return b""
         page_size = self._pool.page_size
         first = offset // page_size
         count = (end - 1) // page_size + 1 - first
-        try:
-            pages = self._pool.get_many(data.object_id, first, count)
-        except CorruptPage:
-            # The backing file has the right bytes, and the pool has dropped the wrong ones.
-            pages = [None] * count
+        pages = data.get(first, count)
         if None in pages:
             await self._fill(file, first, pages)
             end = max(min(end, data.size), offset)
@@ -181,9 +128,9 @@ class CacheVolume:
         # The kernel turns O_APPEND into an offset, the end of the file as far as it knows; behind
         # the mount the file may have grown. Elsewhere than there, it writes back a mapping.
         flags = os.RWF_APPEND if file.appends and offset == file.node.told else 0
-        self._notice(data, os.fstat(file.fd))
-        before, after = self._edges(data, offset, offset + len(buf))
-        with self._changing(file, first, count):
+        data.notice(os.fstat(file.fd))
+        before, after = data.edges(offset, offset + len(buf))
+        with data.change(file.fd, first, count):
             generation, size = data.generation, max(data.size, offset + len(buf))
             written = await trio.to_thread.run_sync(_write_all, file.fd, buf, offset, flags)
             alone = data.generation == generation
@@ -191,18 +138,18 @@ class CacheVolume:
         if alone and data.size == size:
             # From here to the put nothing else runs, so that these are the newest bytes.
             whole = written == len(buf)
-            self._put_written(data, offset, buf[:written], before, after if whole else None)
+            data.put_written(offset, buf[:written], before, after if whole else None)
         elif alone:
             # Somebody else has cut or extended the file, and who knows what more.
-            self._lose(data, os.fstat(file.fd))
+            data.lose(os.fstat(file.fd))
         return written
 
     async def truncate(self, file: OpenFile, size: int) -> None:
         """Cut or extend a file to *size* bytes."""
-        self._notice(file.data, os.fstat(file.fd))
+        file.data.notice(os.fstat(file.fd))
         first = min(size, file.data.size) // self._pool.page_size
         file.wrote = True
-        with self._changing(file, first, INDEX_LIMIT - first):
+        with file.data.change(file.fd, first, INDEX_LIMIT - first):
             await trio.to_thread.run_sync(os.ftruncate, file.fd, size)
 
     async def fsync(self, file: OpenFile, datasync: bool) -> None:
@@ -228,7 +175,7 @@ class CacheVolume:
         """Take note of attributes that the kernel is told."""
         node.told = info.st_size
         if node.data is not None:
-            self._notice(node.data, info)
+            node.data.notice(info)
 
     # -- filling the pool --------------------------------------------------------------------
 
@@ -240,11 +187,11 @@ class CacheVolume:
         generation = data.generation
         start = (first + low) * page_size
         block = await self._read_backing(file, start, (high - low) * page_size)
-        self._notice(data, os.fstat(file.fd))
+        data.notice(os.fstat(file.fd))
         filled = block.ljust((high - low) * page_size, b"\0")
         pages[low:high] = [filled[at : at + page_size] for at in range(0, len(filled), page_size)]
         if data.generation == generation and not data.changing and block:
-            self._put(data, first + low, filled)
+            data.put(first + low, filled)
 
     async def _read_backing(self, file: OpenFile, offset: int, size: int) -> bytes:
         """Return *size* bytes at *offset* of the backing file, fewer only at its end."""
@@ -262,136 +209,26 @@ class CacheVolume:
                 self._nowait = False
         return await trio.to_thread.run_sync(_read_all, file.fd, offset, size)
 
-    def _put(self, data: FileData, first: int, pages: bytes) -> None:
-        self._pool.put_many(data.object_id, first, pages)
-        self._pool.set_stamp(data.object_id, data.stamp if data.trusted else 0)
-
-    def _edges(self, data: FileData, start: int, end: int) -> tuple[bytes | None, bytes | None]:
-        """Return what surrounds the bytes *start* to *end* in their first and their last page.
-
-        None where the pool does not have that page; nothing behind the end of the file.
-        """
-        page_size = self._pool.page_size
-        before: bytes | None = b""
-        after: bytes | None = b""
-        try:
-            if start % page_size:
-                page = self._pool.get(data.object_id, start // page_size)
-                before = page and page[: start % page_size]
-            if end % page_size and end < data.size:
-                page = self._pool.get(data.object_id, end // page_size)
-                after = page and page[end % page_size :]
-        except CorruptPage:
-            return None, None
-        return before, after
-
-    def _put_written(
-        self, data: FileData, offset: int, buf: bytes, before: bytes | None, after: bytes | None
-    ) -> None:
-        """Put the pages of *buf* at *offset*, with what surrounds it; no page that lacks a part."""
-        page_size = self._pool.page_size
-        if before is None:
-            skip = -offset % page_size
-            start, run = offset + skip, buf[skip:]
-        else:
-            start, run = offset - len(before), before + buf
-        if after is None:
-            run = run[: len(run) - len(run) % page_size]
-        else:
-            run += after
-        if run:
-            # Behind the end of the file a page is zeros.
-            self._put(data, start // page_size, run + bytes(-len(run) % page_size))
-
-    # -- noticing change ---------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------
 
     def _attach(self, node: Node, fd: int, flags: int) -> tuple[OpenFile, bool]:
-        info = os.fstat(fd)
-        data = node.data
-        if data is None:
-            data = node.data = FileData(node.object_id)
-            self._adopt(data, info)
-            kept = self._pool.stamp(data.object_id) == data.stamp
-            if not kept:
-                self._pool.flush_object(data.object_id)
-        else:
-            self._notice(data, info)
-            kept = data.fresh and data.trusted
-            if not kept and not data.changing:
-                self._lose(data, info)
-        data.fresh = True
-        data.opens += 1
+        if node.data is None:
+            node.data = FileData(self._pool, node.object_id)
+        kept = node.data.opened(os.fstat(fd))
         node.__enter__()
-        return OpenFile(node, fd, data, flags), kept
-
-    def _notice(self, data: FileData, info: Stat) -> None:
-        """Flush the file's pages if somebody else has changed it."""
-        if _stamp(info) != data.stamp and not data.changing:
-            self._lose(data, info)
-
-    def _lose(self, data: FileData, info: Stat) -> None:
-        data.generation += 1
-        data.fresh = False
-        self._pool.flush_object(data.object_id)
-        self._adopt(data, info)
-
-    def _adopt(self, data: FileData, info: Stat) -> None:
-        data.size = info.st_size
-        data.stamp = _stamp(info)
-        data.trusted = _settled(info)
-
-    @contextlib.contextmanager
-    def _changing(self, file: OpenFile, first: int, count: int) -> Iterator[None]:
-        """Around a change of ours to *count* pages: nothing old is found before, during, after.
-
-        Flushed before, because the backing file may change at any moment from then on; flushed
-        again after, because a read may have put what it saw meanwhile.
-        """
-        data = file.data
-        data.changing += 1
-        try:
-            data.generation += 1
-            self._pool.flush_many(data.object_id, first, count)
-            yield
-        finally:
-            data.changing -= 1
-            data.generation += 1
-            self._pool.flush_many(data.object_id, first, count)
-            self._adopt(data, os.fstat(file.fd))
-            # Our own change has moved the times. If somebody else has changed other pages at the
-            # same time, nothing tells: the next open has to begin afresh.
-            data.trusted = False
-            self._pool.set_stamp(data.object_id, 0)
+        return OpenFile(node, fd, node.data, flags), kept
 
     def _attributes_changed(self, node: Node, before: Stat, after: Stat) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""
         # Unless it is the modification time: behind that, somebody else's change may hide.
         ours = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
-        data: Any = node.data
-        if data is not None:
-            if ours and data.stamp == _stamp(before):
-                data.stamp = _stamp(after)
-                self._pool.set_stamp(data.object_id, data.stamp if data.trusted else 0)
+        if node.data is not None:
+            if ours:
+                node.data.restamp(before, after)
         elif not after.st_nlink:
             self._pool.flush_object(node.object_id)
-        elif ours and self._pool.stamp(node.object_id) == _stamp(before):
-            self._pool.set_stamp(node.object_id, _stamp(after))
-
-
-def _stamp(info: Stat) -> int:
-    """Modification time, change time and size in one int, which is never 0."""
-    return (info.st_mtime_ns & _U64) << 128 | (info.st_ctime_ns & _U64) << 64 | info.st_size | _SET
-
-
-_U64 = (1 << 64) - 1
-_SET = 1 << 63  # no size has this bit
-
-
-def _settled(info: Stat) -> bool:
-    """Whether a change from now on must show in the file's times."""
-    newest = max(info.st_mtime_ns, info.st_ctime_ns)
-    coarse = not (info.st_mtime_ns % _SECOND or info.st_ctime_ns % _SECOND)
-    return abs(time.time_ns() - newest) > (_COARSE_TICK if coarse else _TICK)
+        elif ours and self._pool.stamp(node.object_id) == stamp(before):
+            self._pool.set_stamp(node.object_id, stamp(after))
 
 
 def _read_all(fd: int, offset: int, size: int) -> bytes:

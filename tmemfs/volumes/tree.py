@@ -254,12 +254,13 @@ def _make(
     *args: int,
 ) -> None:
     function(name, mode, *args, dir_fd=directory)
-    _hand_over(directory, name, mode, caller)
+    undo = os.rmdir if function is os.mkdir else os.unlink
+    _hand_over(directory, name, mode, caller, undo)
 
 
 def _symlink(target: bytes, directory: int, name: bytes, caller: Caller) -> None:
     os.symlink(target, name, dir_fd=directory)
-    _hand_over(directory, name, 0, caller)
+    _hand_over(directory, name, 0, caller, os.unlink)
 
 
 def _create(directory: int, name: bytes, mode: int, flags: int, caller: Caller) -> int:
@@ -272,25 +273,37 @@ def _create(directory: int, name: bytes, mode: int, flags: int, caller: Caller) 
         # It is not for us to open it, because nobody has asked yet whether the caller may. The
         # kernel, which had not seen it, looks again and does ask.
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name) from None
-    _hand_over(directory, name, mode, caller)
+    try:
+        _hand_over(directory, name, mode, caller, os.unlink)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
-def _hand_over(directory: int, name: bytes, mode: int, caller: Caller) -> None:
-    """Give what was just made to *caller*, as if they had made it in the directory itself."""
-    if (caller.uid, caller.gid) == (os.geteuid(), os.getegid()):
+def _hand_over(
+    directory: int, name: bytes, mode: int, caller: Caller, undo: Callable[..., None]
+) -> None:
+    """Give what was just made to *caller*, as if they had made it in the directory itself.
+
+    Where that fails (a quota, say), *undo* removes it again.
+    """
+    ours = os.geteuid()
+    if (caller.uid, caller.gid) == (ours, os.getegid()):
         return
     # In a set-group-ID directory the group is the directory's already.
     inherits = os.fstat(directory).st_mode & stat.S_ISGID
-    uid, gid = caller.uid, -1 if inherits else caller.gid
-    if os.geteuid():
-        # Only root can give files away; anybody may choose among their own groups.
-        uid = -1
+    gid = -1 if inherits else caller.gid
     try:
-        os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
-    except PermissionError:
-        if not os.geteuid():
-            raise
-    if mode & _SET_ID and stat.S_IFMT(mode) in (0, stat.S_IFREG):
-        # Changing the owner of a file has cleared these bits.
-        os.chmod(name, stat.S_IMODE(mode), dir_fd=directory)
+        if ours:
+            # Only root can give files away; anybody may choose among their own groups.
+            with contextlib.suppress(PermissionError):
+                os.chown(name, -1, gid, dir_fd=directory, follow_symlinks=False)
+        else:
+            os.chown(name, caller.uid, gid, dir_fd=directory, follow_symlinks=False)
+        if mode & _SET_ID and stat.S_IFMT(mode) in (0, stat.S_IFREG):
+            # Changing the owner of a file has cleared these bits.
+            os.chmod(name, stat.S_IMODE(mode), dir_fd=directory)
+    except OSError:
+        undo(name, dir_fd=directory)
+        raise
