@@ -9,7 +9,7 @@ from page_data import KINDS, page, run, split
 
 from tmemfs.tmem import MIN_BUDGET, Client, Core
 from tmemfs.tmem.pool import EphemeralPool, PersistentPool, Pool
-from tmemfs.tmem.reclaim import RESERVE_SEGMENTS
+from tmemfs.tmem.reclaim import PATIENCE, RESERVE_SEGMENTS
 
 # Pages that do not compress: so many go into a segment, and so many segments are for pages (one
 # goes for tables).
@@ -195,6 +195,24 @@ def test_a_scan_does_not_evict_the_working_set(
         assert cache.put_many(2, index, run(index, count)) == count
     use(cache, range(CAPACITY // 2))
     assert reclaimed(core, "evicted_pgs") > CAPACITY
+    check_account(core)
+
+
+def test_one_put_does_not_walk_through_a_pool_of_used_pages(
+    core: Core, cache: EphemeralPool
+) -> None:
+    """The others would have to wait for it; a few used pages are given up instead."""
+    core.set_budget(4 * MIN_BUDGET)
+    attempts, moved, index = 0, 0, 0
+    while not reclaimed(core, "evicted_pgs"):
+        before = attempts, moved
+        cache.put(1, index, page(index))
+        cache.get(1, index)
+        index += 1
+        attempts, moved = (reclaimed(core, name) for name in ("evict_attempts", "moved_pgs"))
+        assert attempts - before[0] <= PATIENCE + 2
+        assert moved - before[1] <= PATIENCE * PER_SEGMENT
+    assert cache.segments > 4 * PATIENCE
     check_account(core)
 
 

@@ -25,6 +25,10 @@ from tmemfs.tmem.stats import ReclaimCounters
 RESERVE_SEGMENTS = max(WARM_SEGMENTS, 1)
 # A pool's pages are new for as long as this part of its segments allows.
 NEW_SHARE = 10
+# A put reclaims so many segments, each up to a few milliseconds, with a second chance for used
+# pages; where all of them are used it would walk through the whole pool otherwise, and everybody
+# else would wait for it.
+PATIENCE = 8
 # Cleaning must gain at least this part of a segment, or it would go round and round.
 CLEANING_GAIN = 16
 
@@ -45,17 +49,19 @@ class Reclaim:
         Returns False when that is not possible; what was taken back stays free.
         """
         reserved = (segments + RESERVE_SEGMENTS) * self._arena.segment_size
+        patience = PATIENCE
         while self._arena.charged_bytes + reserved > self.limit:
-            if not self._take_back(pool):
+            if not self._take_back(pool, spare_used=patience > 0):
                 self.counters.pool_limit_hit += 1
                 return False
+            patience -= 1
         return True
 
     def shrink(self, segments: int) -> bool:
         """Take back up to *segments* segments that are above the limit; say whether more are."""
         reserved = RESERVE_SEGMENTS * self._arena.segment_size
         while segments and self._arena.charged_bytes + reserved > self.limit:
-            if not self._take_back(None):
+            if not self._take_back(None, spare_used=True):
                 return False
             segments -= 1
         return self._arena.charged_bytes + reserved > self.limit
@@ -90,7 +96,7 @@ class Reclaim:
 
     # -- the order ---------------------------------------------------------------------------
 
-    def _take_back(self, pool: Pool | None) -> bool:
+    def _take_back(self, pool: Pool | None, *, spare_used: bool) -> bool:
         if self._dying:
             self.sweep(1)
             return True
@@ -100,14 +106,17 @@ class Reclaim:
             default=None,
         )
         if fattest is not None and fattest.segments:
-            evicted = self._evict(fattest)
+            evicted = self._evict(fattest, spare_used=spare_used)
             if isinstance(pool, PersistentPool):
                 self.counters.pers_ate_eph += evicted
             return True
         return self._forget_ghosts() or self._clean()
 
-    def _evict(self, pool: EphemeralPool) -> int:
-        """Reclaim one segment of *pool*; return how many pages went with it."""
+    def _evict(self, pool: EphemeralPool, *, spare_used: bool = True) -> int:
+        """Reclaim one segment of *pool*; return how many pages went with it.
+
+        With *spare_used*, pages that were used move to main instead.
+        """
         new, main = pool.new, pool.main
         from_new = new.segments and (
             not main.segments or len(new.segments) * NEW_SHARE > pool.segments
@@ -118,7 +127,7 @@ class Reclaim:
         self._retire(segment)
         pool.ghosts.fit(pool.objects.pages)
         for owner, index, location in self._live(pool, segment):
-            if owner.used(index):
+            if spare_used and owner.used(index):
                 self._move(pool, main, owner, index, location)
                 self.counters.moved_pgs += 1
             else:
