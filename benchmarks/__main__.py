@@ -1,22 +1,19 @@
 """The command: measures what is asked for, prints it, and writes it as JSON if wanted."""
 
 import argparse
-import json
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.core import RUN, core_figures
 from benchmarks.corpus import corpus
 from benchmarks.fio import RANDOM_4K, SEQUENTIAL_1M
 from benchmarks.mount import MIB, mount_figures
 from benchmarks.page_sizes import PageSizes
-from benchmarks.report import figures_table, machine, memory_table
-from benchmarks.rounds import Figure
+from benchmarks.report import Report
 from benchmarks.swap import lacking, swap_figures
 from tmemfs.config import DEFAULT_PAGE_SIZE
 
@@ -54,57 +51,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (options.mount or options.page_sizes) and shutil.which("fio") is None:
         sys.exit("benchmarks: fio is missing (apt-get install fio, or run scripts/setup)")
     data = corpus(options.mib * MIB)
-    result: dict[str, Any] = {"machine": machine(), "figures": []}
-    print(f"{options.mib} MiB of libraries and sources, {options.rounds} rounds; the ratio is the")
-    print(
-        "median of those of the rounds, more than 1 is slower; best is that of the fastest rounds"
-    )
-    print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
-
-    def show(title: str, figures: list[Figure]) -> None:
-        print(f"\n{title}\n{figures_table(figures)}", flush=True)
-        result["figures"] += [{"title": title, **figure.as_dict()} for figure in figures]
-
-    if options.core:
-        figures = core_figures(data, [PAGE_SIZES[0], DEFAULT_PAGE_SIZE], options.rounds)
-        show(f"core, runs of {RUN // MIB} MiB, a page", figures)
+    report = Report(f"{options.mib} MiB of libraries and sources, {options.rounds} rounds")
     # Not in /tmp, which may be memory: the sources of the mounts are to be real files.
     with tempfile.TemporaryDirectory(prefix="tmemfs-benchmark-", dir="/var/tmp") as directory:
-        place = Path(directory)
-        reads = f"fio psync, 1 job, {options.runtime:g} s a round"
-        if options.mount:
-            (place / "mount").mkdir()
-            figures, notes = mount_figures(
-                place / "mount", data, DEFAULT_PAGE_SIZE, options.rounds, options.runtime
-            )
-            title = f"mount, {DEFAULT_PAGE_SIZE >> 10} KiB pages, direct, all hits, {reads}"
-            show("\n".join([title, *notes]), figures)
-        if options.page_sizes:
-            (place / "sizes").mkdir()
-            sizes = PageSizes(place / "sizes", data, PAGE_SIZES, DEFAULT_PAGE_SIZE)
-            few = max(3, options.rounds // 5)
-            for figures in (
-                sizes.warm(RANDOM_4K, options.rounds, options.runtime),
-                sizes.warm(SEQUENTIAL_1M, options.rounds, options.runtime),
-                sizes.cold(SEQUENTIAL_1M, few),
-                sizes.cold(RANDOM_4K, few, reads=len(data) // (16 * PAGE_SIZES[0])),
-                sizes.cold_tree(few),
-            ):
-                show(f"page sizes, {reads}", figures)
-            print(f"\nmemory, by page size\n{memory_table(sizes.memory)}")
-            result["memory"] = sizes.memory
-        if options.swap:
-            reason, mib = lacking(), 128 if options.quick else 256
-            if reason is None:
-                (place / "swap").mkdir()
-                figures = swap_figures(place / "swap", mib, max(1, options.rounds // 5))
-                show(f"swap, {mib} MiB of pages in {mib // 4} MiB of memory, a page", figures)
-            else:
-                print(f"\nswap: not measured, {reason}")
+        for name, section in SECTIONS.items():
+            if getattr(options, name):
+                place = Path(directory, name)
+                place.mkdir()
+                section(report, options, data, place)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        report.write(options.json)
     return 0
 
+
+def core(report: Report, options: argparse.Namespace, data: bytes, _: Path) -> None:
+    """The core beside lz4, at the smallest page size and at the default."""
+    figures = core_figures(data, [PAGE_SIZES[0], DEFAULT_PAGE_SIZE], options.rounds)
+    report.show(f"core, runs of {RUN // MIB} MiB, a page", figures)
+
+
+def mount(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:
+    """The mount beside filesystems that do nothing."""
+    figures, notes = mount_figures(place, data, DEFAULT_PAGE_SIZE, options.rounds, options.runtime)
+    page = f"{DEFAULT_PAGE_SIZE >> 10} KiB pages"
+    report.show(f"mount, {page}, direct, all hits, {_reads(options)}", figures)
+    for note in notes:
+        report.note(note)
+
+
+def page_sizes(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:
+    """Every page size beside the default."""
+    sizes = PageSizes(place, data, PAGE_SIZES, DEFAULT_PAGE_SIZE)
+    few = max(3, options.rounds // 5)
+    title = f"page sizes, direct, {_reads(options)}"
+    report.show(title, sizes.warm(RANDOM_4K, options.rounds, options.runtime))
+    report.show(title, sizes.warm(SEQUENTIAL_1M, options.rounds, options.runtime))
+    report.show(title, sizes.cold(SEQUENTIAL_1M, few))
+    report.show(title, sizes.cold(RANDOM_4K, few, reads=len(data) // (16 * PAGE_SIZES[0])))
+    report.show("page sizes, each file once", sizes.cold_tree(few))
+    report.show_memory(sizes.memory)
+
+
+def swap(report: Report, options: argparse.Namespace, _: bytes, place: Path) -> None:
+    """Swap on a tmemfs file beside zram."""
+    if reason := lacking():
+        report.note(f"swap: not measured, {reason}")
+        return
+    mib = 128 if options.quick else 256
+    figures = swap_figures(place, mib, max(1, options.rounds // 5))
+    report.show(f"swap, {mib} MiB of pages in {mib // 4} MiB of memory, a page", figures)
+
+
+def _reads(options: argparse.Namespace) -> str:
+    return f"fio psync, 1 job, {options.runtime:g} s a round"
+
+
+SECTIONS = {"core": core, "mount": mount, "page_sizes": page_sizes, "swap": swap}
 
 if __name__ == "__main__":
     sys.exit(main())

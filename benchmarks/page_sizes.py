@@ -7,6 +7,7 @@ random miss brings in more than was asked for.
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,6 +17,8 @@ from benchmarks.corpus import SOURCES
 from benchmarks.fio import Job, seconds_a_read
 from benchmarks.mount import MIB, only_hits
 from benchmarks.rounds import Figure, Rounds
+
+FILES = 1000
 
 
 class PageSizes:
@@ -49,7 +52,7 @@ class PageSizes:
                 with only_hits(mounts[size]):
                     return seconds_a_read(job, mounts[size] / "data", runtime=runtime)
 
-            return self._compare(f"warm {job.name}", "read", rounds, measure)
+            return self._compare(f"warm {job.name}", "read", rounds, measure, warm_up=True)
 
     def cold(self, job: Job, rounds: int, reads: int = 0) -> list[Figure]:
         """Read the file *reads* times or once through, from a new mount and empty caches."""
@@ -61,7 +64,7 @@ class PageSizes:
         return self._cold(what, "read", self._source, rounds, work)
 
     def cold_tree(self, rounds: int) -> list[Figure]:
-        """Read every Python source of the standard library: many small files."""
+        """Read Python sources of the standard library: many small files."""
         return self._cold("cold Python sources", "file", SOURCES, rounds, _read_sources)
 
     def _mount(self, source: Path, size: int) -> AbstractContextManager[Path]:
@@ -80,12 +83,18 @@ class PageSizes:
                 memory[size] = servers.status(mount)["memory"]
             return seconds
 
-        figures = self._compare(what, unit, rounds, measure)
+        figures = self._compare(what, unit, rounds, measure, warm_up=False)
         self.memory += [{"after": what, "page_size": size, **memory[size]} for size in self._sizes]
         return figures
 
     def _compare(
-        self, what: str, unit: str, rounds: int, measure: Callable[[int], float]
+        self,
+        what: str,
+        unit: str,
+        rounds: int,
+        measure: Callable[[int], float],
+        *,
+        warm_up: bool,
     ) -> list[Figure]:
         def name(size: int) -> str:
             return f"{what}, {size >> 10} KiB pages"
@@ -93,7 +102,8 @@ class PageSizes:
         def variant(size: int) -> Callable[[], float]:
             return lambda: measure(size)
 
-        done = Rounds({name(size): variant(size) for size in self._sizes}, rounds)
+        variants = {name(size): variant(size) for size in self._sizes}
+        done = Rounds(variants, rounds, warm_up=warm_up)
         return [
             done.figure(name(size), name(self._default), unit)
             for size in self._sizes
@@ -102,11 +112,14 @@ class PageSizes:
 
 
 def _read_sources(mount: Path) -> float:
-    paths = [path for path in sorted(mount.rglob("*.py")) if path.is_file()]
+    paths = islice(sorted(SOURCES.rglob("*.py")), FILES)
+    files = [mount / path.relative_to(SOURCES) for path in paths]
+    # Finding them has brought their names into the kernel's cache, not those of the mount.
+    _drop_caches()
     start = perf_counter()
-    for path in paths:
-        path.read_bytes()
-    return (perf_counter() - start) / len(paths)
+    for file in files:
+        file.read_bytes()
+    return (perf_counter() - start) / len(files)
 
 
 def _drop_caches() -> None:

@@ -1,11 +1,41 @@
 """What was measured, for people and for programs."""
 
+import json
 import os
 import platform
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import Figure
+
+
+class Report:
+    """Prints what is measured as it comes, and keeps it for `write`."""
+
+    def __init__(self, what: str) -> None:
+        self._found: dict[str, Any] = {"machine": machine(), "figures": [], "memory": []}
+        print(f"{what}; the ratio is the median of those")
+        print("of the rounds, more than 1 is slower; best is that of the fastest rounds")
+        print(", ".join(f"{key} {value}" for key, value in self._found["machine"].items()))
+
+    def show(self, title: str, figures: list[Figure]) -> None:
+        """One table of figures."""
+        print(f"\n{title}\n{figures_table(figures)}", flush=True)
+        self._found["figures"] += [{"title": title, **figure.as_dict()} for figure in figures]
+
+    def show_memory(self, memory: list[dict[str, Any]]) -> None:
+        """One table of what is in memory, by page size."""
+        print(f"\nmemory, by page size\n{memory_table(memory)}", flush=True)
+        self._found["memory"] += memory
+
+    def note(self, text: str) -> None:
+        """What could not be measured, and why."""
+        print(f"\n{text}", flush=True)
+
+    def write(self, file: Path) -> None:
+        """All of it as JSON."""
+        file.write_text(json.dumps(self._found, indent=1) + "\n")
 
 
 def machine() -> dict[str, Any]:

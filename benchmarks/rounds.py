@@ -57,14 +57,16 @@ class Figure:
 class Rounds:
     """The times of every variant, round by round."""
 
-    def __init__(self, variants: Mapping[str, Measure], rounds: int) -> None:
-        """Run each variant once to warm up, then *rounds* times.
+    def __init__(
+        self, variants: Mapping[str, Measure], rounds: int, *, warm_up: bool = True
+    ) -> None:
+        """Run each variant once to warm up, unless it is to be cold, then *rounds* times.
 
         The order turns from round to round, so that none always comes after the same other.
         """
         names = list(variants)
         self.seconds: dict[str, list[float]] = {name: [] for name in names}
-        for name in names:
+        for name in names if warm_up else ():
             variants[name]()
         for number in range(rounds):
             turn = number % len(names)
