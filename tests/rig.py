@@ -4,7 +4,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,8 @@ class Rig:
         return file
 
     async def read(self, file: OpenFile, offset: int = 0, size: int = 1 << 20) -> bytes:
-        return bytes(await self.volume.read(file, offset, size))
+        found = self.volume.read(file, offset, size)
+        return bytes(await found if isinstance(found, Coroutine) else found)
 
     async def read_pages(self, file: OpenFile) -> bytes:
         """All of a file, page by page.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -77,6 +78,8 @@ def _serve(operations: Operations, config: MountConfig, on_ready: Callable[[], N
     options = set(pyfuse3.default_options) | set(config.fuse_options)
     if config.debug:
         options.add("debug")
+    # What is there by now stays to the end: the garbage collector need not look at it again.
+    gc.freeze()
     # Held back until somebody listens: a signal in between would leave a stale mount.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     try:

@@ -11,6 +11,7 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Coroutine
+from types import CoroutineType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
@@ -51,12 +52,19 @@ S = TypeVar("S", bound=HasFailsafe)
 def handler(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Turn whatever *method* raises into a FUSEError."""
+    """Turn whatever *method* raises into a FUSEError.
+
+    *method* may be a plain function that returns a coroutine only when it has to wait: a read
+    that is served from memory should not pay for coroutines that it does not need.
+    """
 
     @functools.wraps(method)
     async def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return await method(self, *args, **kwargs)
+            result: Any = method(self, *args, **kwargs)
+            if type(result) is CoroutineType:
+                result = await result
+            return cast(R, result)
         except pyfuse3.FUSEError:
             raise
         except OSError as error:

@@ -215,11 +215,11 @@ class Operations(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle)), entry
 
     @handler
-    async def read(self, fh: int, off: int, size: int) -> bytes:
+    def read(self, fh: int, off: int, size: int) -> Any:
         file = self._files.get(fh)
         if file is not None:
-            return await self._volume.read(file, off, size)  # type: ignore[return-value]
-        return self._controls[fh].read(off, size)  # type: ignore[return-value]
+            return self._volume.read(file, off, size)
+        return self._controls[fh].read(off, size)
 
     @handler
     async def write(self, fh: int, off: int, buf: bytes) -> int:

@@ -153,6 +153,12 @@ class SegmentLog:
                 pages.append(None)
         return pages
 
+    def page(self, location: int) -> bytes:
+        """Return the page at *location*, which is not 0. See `read`."""
+        size = location & SIZE_MASK
+        start = location >> SIZE_BITS
+        return codec.decode(self._view[start : start + size], size, self.page_size)
+
     def payload(self, location: int) -> memoryview:
         """Return the stored payload itself, valid until its segment is given back."""
         start = location >> SIZE_BITS

@@ -45,6 +45,15 @@ class Object:
         slot = 1 + (index & _NODE_MASK)
         return node[slot] if node is not None and slot < len(node) else 0
 
+    def use(self, index: int) -> int:
+        """Return where page *index* is, 0 when it is not there; it has been used from now on."""
+        node = self.nodes.get(index >> NODE_BITS)
+        low = index & _NODE_MASK
+        if node is None or low + 1 >= len(node):
+            return 0
+        node[0] |= 1 << low
+        return node[low + 1]
+
     def used(self, index: int) -> bool:
         """Say whether the page at *index*, which must be there, was used since it was stored."""
         return bool(self.nodes[index >> NODE_BITS][0] >> (index & _NODE_MASK) & 1)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Coroutine
+from typing import Any
 
 import trio
 
@@ -49,6 +51,7 @@ class CacheVolume:
         self.nodes = NodeTable(root_fd, descriptors)
         self.tree = Tree(self.nodes, local=local, changed=self._attributes_changed)
         self._pool = pool
+        self._page_size = pool.page_size
         self._nowait = True
 
     def close(self) -> None:
@@ -99,8 +102,14 @@ class CacheVolume:
 
     # -- bytes -------------------------------------------------------------------------------
 
-    async def read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
-        """Return up to *size* bytes at *offset*, fewer only at the end of the file."""
+    def read(
+        self, file: OpenFile, offset: int, size: int
+    ) -> bytes | memoryview | Coroutine[Any, Any, memoryview]:
+        """Return up to *size* bytes at *offset*, fewer only at the end of the file.
+
+        What the pool has is returned at once; where some of it is missing, a coroutine that
+        reads it from the backing file and returns the bytes.
+        """
         data = file.data
         if offset + size > data.size:
             # The file may have grown behind our back: a log that somebody follows.
@@ -108,20 +117,31 @@ class CacheVolume:
         end = min(offset + size, data.size)
         if offset >= end:
             return b""
-        page_size = self._pool.page_size
+        page_size = self._page_size
         first = offset // page_size
-        count = (end - 1) // page_size + 1 - first
-        pages = data.get(first, count)
-        if None in pages:
-            await self._fill(file, first, pages)
-            end = max(min(end, data.size), offset)
-        run = pages[0] if count == 1 else b"".join(pages)  # type: ignore[arg-type]
         start = offset - first * page_size
-        return memoryview(run)[start : start + end - offset]  # type: ignore[arg-type]
+        if start + end - offset <= page_size:
+            page = data.get_page(first)
+            if page is not None:
+                return page[start : start + end - offset]
+            return self._read_rest(file, first, [None], offset, end)
+        pages = data.get(first, (end - 1) // page_size + 1 - first)
+        if None in pages:
+            return self._read_rest(file, first, pages, offset, end)
+        return memoryview(b"".join(pages))[start : start + end - offset]  # type: ignore[arg-type]
+
+    async def _read_rest(
+        self, file: OpenFile, first: int, pages: list[bytes | None], offset: int, end: int
+    ) -> memoryview:
+        await self._fill(file, first, pages)
+        # Somebody may have cut the file meanwhile.
+        end = max(min(end, file.data.size), offset)
+        start = first * self._page_size
+        return memoryview(b"".join(pages))[offset - start : end - start]  # type: ignore[arg-type]
 
     async def write(self, file: OpenFile, offset: int, buf: bytes) -> int:
         """Write *buf* at *offset* of the backing file; return how much was written."""
-        data, page_size = file.data, self._pool.page_size
+        data, page_size = file.data, self._page_size
         first = offset // page_size
         count = (offset + len(buf) - 1) // page_size + 1 - first
         file.wrote = True
@@ -147,7 +167,7 @@ class CacheVolume:
     async def truncate(self, file: OpenFile, size: int) -> None:
         """Cut or extend a file to *size* bytes."""
         file.data.notice(os.fstat(file.fd))
-        first = min(size, file.data.size) // self._pool.page_size
+        first = min(size, file.data.size) // self._page_size
         file.wrote = True
         with file.data.change(file.fd, first, INDEX_LIMIT - first):
             await trio.to_thread.run_sync(os.ftruncate, file.fd, size)
@@ -181,7 +201,7 @@ class CacheVolume:
 
     async def _fill(self, file: OpenFile, first: int, pages: list[bytes | None]) -> None:
         """Read what is None in *pages*, which start at page *first*, from the backing file."""
-        data, page_size = file.data, self._pool.page_size
+        data, page_size = file.data, self._page_size
         low = pages.index(None)
         high = len(pages) - pages[::-1].index(None)
         generation = data.generation

@@ -91,12 +91,19 @@ class FileData:
 
     # -- pages -------------------------------------------------------------------------------
 
+    def get_page(self, index: int) -> bytes | None:
+        """Return one page, None if it must be read."""
+        try:
+            return self._pool.get(self.object_id, index)
+        except CorruptPage:
+            # The backing file has the right bytes, and the pool has dropped the wrong ones.
+            return None
+
     def get(self, first: int, count: int) -> list[bytes | None]:
         """Return *count* pages from *first* on, None for those that must be read."""
         try:
             return self._pool.get_many(self.object_id, first, count)
         except CorruptPage:
-            # The backing file has the right bytes, and the pool has dropped the wrong ones.
             return [None] * count
 
     def put(self, first: int, pages: bytes) -> None:
@@ -113,10 +120,10 @@ class FileData:
         before: bytes | None = b""
         after: bytes | None = b""
         if start % page_size:
-            page = self.get(start // page_size, 1)[0]
+            page = self.get_page(start // page_size)
             before = page and page[: start % page_size]
         if end % page_size and end < self.size:
-            page = self.get(end // page_size, 1)[0]
+            page = self.get_page(end // page_size)
             after = page and page[end % page_size :]
         return before, after
 
