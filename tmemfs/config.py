@@ -17,7 +17,7 @@ from tmemfs import system
 from tmemfs.errors import MountFailure, UsageError
 from tmemfs.units import format_size, parse_size
 
-DEFAULT_PAGE_SIZE = 16384
+DEFAULT_PAGE_SIZE = 8192
 SWAP_PAGE = 4096
 SMALLEST_SWAP = 64 << 10
 
