@@ -6,6 +6,7 @@ in what `tmemfs.tmem.reclaim` may do with them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, ClassVar, Literal, Protocol
@@ -33,7 +34,7 @@ class Memory(Protocol):
         """Make sure that *pool* may take *segments* more, taking memory back where needed."""
 
 
-class Pool:
+class Pool(ABC):
     """Pages by (object id, index). Made by `Client.new_pool`; never made directly.
 
     A page is ``bytes`` of exactly `page_size`. Object ids are ints from 0 to 2^192 - 2, indices
@@ -227,9 +228,9 @@ class Pool:
 
     # -- what reclaim may ask ----------------------------------------------------------------
 
+    @abstractmethod
     def logs(self) -> tuple[SegmentLog, ...]:
         """Return the logs that the pool's pages are in."""
-        raise NotImplementedError
 
     @property
     def segments(self) -> int:
@@ -249,11 +250,11 @@ class Pool:
 
     # -- inside ------------------------------------------------------------------------------
 
+    @abstractmethod
     def _logs_for(
         self, object_id: int, index: int, count: int
     ) -> Iterable[tuple[SegmentLog, int, int]]:
         """Split a run of new pages into parts (log, first, last) by the log they go to."""
-        raise NotImplementedError
 
     def _valid(self, object_id: int, index: int, count: int) -> bool:
         return (
