@@ -293,6 +293,7 @@ class Pool(ABC):
         free(self.arena, filter(None, locations))
         return locations
 
+    @abstractmethod
     def _corrupt(self, object_id: int, index: int, count: int) -> None:
         """Deal with a run in which a page did not decode."""
 
@@ -315,6 +316,9 @@ class PersistentPool(Pool):
         self, object_id: int, index: int, count: int
     ) -> Iterable[tuple[SegmentLog, int, int]]:
         return ((self.log, 0, count),)
+
+    def _corrupt(self, object_id: int, index: int, count: int) -> None:
+        """Leave it: there may be no other copy, and its neighbours are good."""
 
 
 class EphemeralPool(Pool):
