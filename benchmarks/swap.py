@@ -71,7 +71,11 @@ def swap_figures(place: Path, mib: int, rounds: int) -> list[Figure]:
 def _program(swap: AbstractContextManager[None], mib: int) -> dict[str, float]:
     """Run the program on *swap*; seconds a page of each of its steps."""
     with swap, MemoryLimit(mib * MIB // 4) as limit:
-        command = [sys.executable, EXAMPLES / "memory_pressure.py", "--mib", str(mib)]
+        command: list[str | Path] = [
+            sys.executable,
+            EXAMPLES / "memory_pressure.py",
+            f"--mib={mib}",
+        ]
         said = run(*limit.command(command))
     seconds = {}
     for line in said.splitlines():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from as_root import NOBODY, Outcome, as_nobody, public_directory
-from command import COMMAND, PACKAGE_PARENT, Place, new_place, run
+from command import COMMAND, PACKAGE_PARENT, Place, run
 
 from tmemfs import system
 from tmemfs.cli.main import main
@@ -24,12 +24,6 @@ pytestmark = [
     # What runs without privileges is a fork of this process, and uses no thread of it.
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with new_place(tmp_path) as place:
-        yield place
 
 
 # --- mount(8) and fstab ----------------------------------------------------------------------

@@ -6,12 +6,11 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from as_root import Outcome, as_nobody, public_directory
-from command import COMMAND, Place, await_end, new_place, run
+from command import COMMAND, Place, await_end, run
 
 from tmemfs import system
 from tmemfs.cli.main import main
@@ -24,12 +23,6 @@ pytestmark = [
     # What runs without privileges is a fork of this process, and uses no thread of it.
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with new_place(tmp_path) as place:
-        yield place
 
 
 # --- in the background -----------------------------------------------------------------------
