@@ -22,6 +22,10 @@ from tmemfs.pages.arena import Arena
 SIZE_BITS = 17
 SIZE_MASK = (1 << SIZE_BITS) - 1
 
+# A length that no payload has: the page is not in the arena but outside, in an overflow file, and
+# in the place of a start there is its checksum.
+OUTSIDE = SIZE_MASK
+
 # Three fields of four bytes, and the sixteenth that a growing array keeps to spare.
 ROW_BYTES = 13
 # A Segment with three empty arrays and its places in the log and the arena; measured, as the
@@ -44,6 +48,7 @@ class Segment:
         "number",
         "offsets",
         "owners",
+        "pins",
         "position",
         "rows_left",
         "same_pages",
@@ -57,6 +62,8 @@ class Segment:
         self.end = self.start + size
         self.rows_left = size // BYTES_PER_ROW
         self.live_pages = self.live_bytes = self.same_pages = self.huge_pages = 0
+        self.pins = 0
+        """while it is not 0 the segment stays, even when nothing lives in it any more"""
         self.owners = array("I")
         self.indexes = array("I")
         self.offsets = array("I")
@@ -176,8 +183,11 @@ class SegmentLog:
         return next(iter(self.segments.values()))
 
     def emptiest(self) -> Segment | None:
-        """Return the segment other than the head with the most dead bytes, None without one."""
-        full = (segment for segment in self.segments.values() if segment is not self.head)
+        """Return the segment with the most dead bytes that may go, None without one.
+
+        The head may not, nor may one that is pinned.
+        """
+        full = (s for s in self.segments.values() if s is not self.head and not s.pins)
         return max(full, key=lambda segment: segment.dead_bytes, default=None)
 
     def release(self, segment: Segment) -> None:
@@ -202,8 +212,18 @@ class SegmentLog:
         }
 
 
+def outside(checksum: int) -> int:
+    """Return the location of a page of that *checksum* (of up to 47 bits) in an overflow file."""
+    return checksum << SIZE_BITS | OUTSIDE
+
+
+def is_outside(location: int) -> bool:
+    """Say whether the page at *location* is in an overflow file."""
+    return location & SIZE_MASK == OUTSIDE
+
+
 def free(arena: Arena[Segment], locations: Iterable[int]) -> None:
-    """Count the pages at *locations*, none of them 0, dead, whichever logs they are in.
+    """Count the pages at *locations*, all of them in the arena, dead, whichever logs they are in.
 
     A segment in which nothing lives any more is given back, the head of a log too.
     """
@@ -216,5 +236,5 @@ def free(arena: Arena[Segment], locations: Iterable[int]) -> None:
             segment.same_pages -= 1
         elif size == segment.log.page_size:
             segment.huge_pages -= 1
-        if not segment.live_pages:
+        if not (segment.live_pages or segment.pins):
             segment.log.release(segment)

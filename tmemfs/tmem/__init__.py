@@ -10,7 +10,9 @@ Usable by itself::
 
 from tmemfs.tmem.clients import Client
 from tmemfs.tmem.core import MAX_PAGE_SIZE, MIN_BUDGET, MIN_PAGE_SIZE, Core
+from tmemfs.tmem.persistent import PersistentPool
 from tmemfs.tmem.pool import INDEX_LIMIT, INVALID_OBJECT_ID, Pool
+from tmemfs.tmem.writeback import Batch, Writeback
 
 __all__ = [
     "INDEX_LIMIT",
@@ -18,7 +20,10 @@ __all__ = [
     "MAX_PAGE_SIZE",
     "MIN_BUDGET",
     "MIN_PAGE_SIZE",
+    "Batch",
     "Client",
     "Core",
+    "PersistentPool",
     "Pool",
+    "Writeback",
 ]

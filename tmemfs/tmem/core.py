@@ -10,10 +10,14 @@ from typing import Any
 
 from tmemfs.errors import BadPool, BudgetError, BudgetInUse
 from tmemfs.pages import Arena, Segment
+from tmemfs.pages.arena import WARM_SEGMENTS
 from tmemfs.tmem.clients import Client
-from tmemfs.tmem.pool import EphemeralPool, Kind, PersistentPool, Pool
+from tmemfs.tmem.ephemeral import EphemeralPool
+from tmemfs.tmem.persistent import PersistentPool
+from tmemfs.tmem.pool import Kind, Pool
 from tmemfs.tmem.reclaim import Reclaim
 from tmemfs.tmem.stats import as_dict
+from tmemfs.tmem.writeback import Writeback
 
 MIN_PAGE_SIZE = 4 << 10
 MAX_PAGE_SIZE = 64 << 10
@@ -47,6 +51,8 @@ class Core:
         self._check_budget(budget)
         self._arena: Arena[Segment] = Arena(capacity // size, size)
         self._reclaim = Reclaim(self._arena, budget)
+        self.writeback = Writeback(self._arena, self._reclaim)
+        """for the clients of pools that overflow"""
         self._shared: dict[int, Pool] = {}
         self._next_pool = 1
         self.clients: list[Client] = []
@@ -64,7 +70,9 @@ class Core:
         """Every pool, in the order in which they were made."""
         return tuple(self._reclaim.pools)
 
-    def attach_pool(self, name: str, kind: Kind, page_size: int, uuid: int | None) -> Pool:
+    def attach_pool(
+        self, name: str, kind: Kind, page_size: int, uuid: int | None, overflows: bool
+    ) -> Pool:
         """Return a new pool, or the shared one of that *uuid*. For `Client.new_pool`."""
         if page_size & (page_size - 1) or not MIN_PAGE_SIZE <= page_size <= MAX_PAGE_SIZE:
             raise BadPool(f"page size {page_size} is not a power of two from 4096 to 65536")
@@ -72,6 +80,8 @@ class Core:
             raise BadPool(f"a pool is ephemeral or persistent, not {kind!r}")
         if uuid is not None and not 0 <= uuid < 1 << 128:
             raise BadPool("the uuid of a shared pool is an int of 128 bits")
+        if overflows and (kind != "persistent" or uuid is not None):
+            raise BadPool("only a private persistent pool can overflow")
         shared = self._shared.get(uuid) if uuid is not None else None
         if shared is not None:
             if (shared.kind, shared.page_size) != (kind, page_size):
@@ -82,8 +92,12 @@ class Core:
             return shared
         number = self._next_pool
         self._next_pool += 1
-        made = PersistentPool if kind == "persistent" else EphemeralPool
-        pool = made(number, name, page_size, self._arena, self._reclaim)
+        where = (number, name, page_size, self._arena, self._reclaim)
+        pool: Pool
+        if kind == "persistent":
+            pool = PersistentPool(*where, overflows=overflows)
+        else:
+            pool = EphemeralPool(*where)
         pool.uuid = uuid
         if uuid is not None:
             self._shared[uuid] = pool
@@ -126,6 +140,23 @@ class Core:
                 f"{self._reclaim.must_keep()}"
             )
         self._reclaim.limit = budget
+
+    def keep_warm(self, size: int) -> None:
+        """Let up to *size* bytes that no page takes have their memory already; see `warm_up`."""
+        self._arena.warm_wanted = max(size // self._arena.segment_size, WARM_SEGMENTS)
+
+    @property
+    def warm_bytes(self) -> int:
+        """How much memory is there that no page takes."""
+        return self._arena.warm_bytes
+
+    def warm_up(self) -> bool:
+        """Do a part of what `keep_warm` asks for, a segment; say whether there is more.
+
+        To be called until there is not, after `keep_warm` and after each change of the budget,
+        which bounds it. What is warm need not be waited for when the system has no memory left.
+        """
+        return self._arena.warm_up(self.budget)
 
     def shrink(self, segments: int = 16) -> bool:
         """Take back up to *segments* segments above the budget; say whether there are more."""

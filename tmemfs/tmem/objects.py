@@ -58,6 +58,10 @@ class Object:
         """Say whether the page at *index*, which must be there, was used since it was stored."""
         return bool(self.nodes[index >> NODE_BITS][0] >> (index & _NODE_MASK) & 1)
 
+    def unmark(self, index: int) -> None:
+        """Let the page at *index*, which must be there, count as not used."""
+        self.nodes[index >> NODE_BITS][0] &= ~(1 << (index & _NODE_MASK))
+
     def run(self, index: int, count: int, *, mark: bool) -> list[int]:
         """Return the locations of *count* pages from *index* on, 0 for absent ones.
 
@@ -153,6 +157,16 @@ class ObjectTable:
         Each page must be absent or be one that moves: older locations are not freed here.
         """
         first = 0
+        if len(locations) == 1:
+            # Most puts are of one page, for which the slices below cost as much as all the rest.
+            node, low = owner.nodes.get(index >> NODE_BITS), index & _NODE_MASK
+            if node is not None and low + 1 < len(node):
+                if not node[low + 1]:
+                    owner.pages += 1
+                    self.pages += 1
+                node[low + 1] = locations[0]
+                node[0] &= ~(1 << low)
+                return
         while first < len(locations):
             number, low = (index + first) >> NODE_BITS, (index + first) & _NODE_MASK
             chunk = array("Q", locations[first : first + NODE_PAGES - low])
@@ -178,7 +192,7 @@ class ObjectTable:
 
         An object goes with its last page.
         """
-        locations = owner.run(index, count, mark=False)
+        locations = [owner.location(index)] if count == 1 else owner.run(index, count, mark=False)
         found = count - locations.count(0)
         if not found:
             return locations

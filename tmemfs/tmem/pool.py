@@ -1,20 +1,18 @@
 """A pool: the pages of one use of tmem, all of one size, and what may be done with them.
 
-Persistent and ephemeral pools answer alike; they differ in the logs their pages are in, and so
-in what `tmemfs.tmem.reclaim` may do with them.
+Persistent and ephemeral pools (modules of those names) answer alike; they differ in the logs their
+pages are in, and so in what `tmemfs.tmem.reclaim` may do with them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from tmemfs.errors import CorruptPage
 from tmemfs.pages import Arena, Segment, SegmentLog, codec
 from tmemfs.pages.log import free
-from tmemfs.tmem.ghosts import Ghosts
 from tmemfs.tmem.objects import ObjectTable
 from tmemfs.tmem.stats import PoolCounters, ReclaimCounters, as_dict
 
@@ -87,7 +85,7 @@ class Pool(ABC):
                 payloads = [
                     codec.encode(data[start : start + size]) for start in range(0, len(data), size)
                 ]
-                for log, first, last in self._logs_for(object_id, index, count):
+                for log, first, last in self._logs_for(object_id, index, payloads):
                     done = self._append(log, object_id, index + first, payloads[first:last])
                     stored += done
                     no_mem += last - first - done
@@ -180,7 +178,7 @@ class Pool(ABC):
             return 0
         locations = [location for _, location in owner.items()]
         self.objects.drop(owner)
-        free(self.arena, locations)
+        self._free(locations)
         self.counters.flush_objs_found += 1
         return len(locations)
 
@@ -205,10 +203,10 @@ class Pool(ABC):
         Makes room for them, even if none of them should shrink. For a client that must not lose
         the older page to a refused put: it asks first.
         """
-        # A segment takes at least as many pages as do not compress; their tables take some thirty
-        # bytes a page.
+        # A segment takes at least as many pages as do not compress, and each log may have to open
+        # one that it does not fill; their tables take some thirty bytes a page.
         segments = -(-pages * self.page_size // self.arena.segment_size)
-        segments += 1 + segments // 64
+        segments += len(self.logs()) + segments // 64
         return not self.destroyed and self._memory.make_room(segments, self)
 
     def statistics(self) -> dict[str, Any]:
@@ -221,8 +219,9 @@ class Pool(ABC):
             "kind": self.kind,
             "page_size": self.page_size,
             "objects": len(self.objects),
-            "orig_data_size": sizes["pages"] * self.page_size,
             **sizes,
+            "pages": self.objects.pages,
+            "orig_data_size": self.objects.pages * self.page_size,
             **as_dict(self.counters),
         }
 
@@ -252,7 +251,7 @@ class Pool(ABC):
 
     @abstractmethod
     def _logs_for(
-        self, object_id: int, index: int, count: int
+        self, object_id: int, index: int, payloads: Sequence[bytes]
     ) -> Iterable[tuple[SegmentLog, int, int]]:
         """Split a run of new pages into parts (log, first, last) by the log they go to."""
 
@@ -290,79 +289,14 @@ class Pool(ABC):
         if owner is None:
             return [0] * count
         locations = self.objects.take(owner, index, count)
-        free(self.arena, filter(None, locations))
+        if any(locations):
+            self._free(filter(None, locations))
         return locations
+
+    def _free(self, locations: Iterable[int]) -> None:
+        """Let go of what is at *locations*, which the index no longer points at."""
+        free(self.arena, locations)
 
     @abstractmethod
     def _corrupt(self, object_id: int, index: int, count: int) -> None:
         """Deal with a run in which a page did not decode."""
-
-
-class PersistentPool(Pool):
-    """Pages that stay until they are flushed, in one log."""
-
-    kind = "persistent"
-
-    def __init__(
-        self, number: int, name: str, page_size: int, arena: Arena[Segment], memory: Memory
-    ) -> None:
-        super().__init__(number, name, page_size, arena, memory)
-        self.log = self._reader
-
-    def logs(self) -> tuple[SegmentLog, ...]:
-        return (self.log,)
-
-    def _logs_for(
-        self, object_id: int, index: int, count: int
-    ) -> Iterable[tuple[SegmentLog, int, int]]:
-        return ((self.log, 0, count),)
-
-    def _corrupt(self, object_id: int, index: int, count: int) -> None:
-        """Leave it: there may be no other copy, and its neighbours are good."""
-
-
-class EphemeralPool(Pool):
-    """Pages that may go at any time, in two logs in the manner of S3-FIFO.
-
-    *new* is where pages start, *main* is for those that were used there or came back soon after
-    they had been evicted.
-    """
-
-    kind = "ephemeral"
-
-    def __init__(
-        self,
-        number: int,
-        name: str,
-        page_size: int,
-        arena: Arena[Segment],
-        memory: Memory,
-    ) -> None:
-        super().__init__(number, name, page_size, arena, memory)
-        self.new = self._reader
-        self.main = SegmentLog(arena, page_size)
-        self.ghosts = Ghosts(arena)
-
-    def logs(self) -> tuple[SegmentLog, ...]:
-        return (self.new, self.main)
-
-    @property
-    def tables_bytes(self) -> int:
-        return self.objects.metadata_bytes + self.ghosts.metadata_bytes
-
-    def close(self) -> list[Segment]:
-        self.ghosts.forget()
-        return super().close()
-
-    def _logs_for(
-        self, object_id: int, index: int, count: int
-    ) -> Iterable[tuple[SegmentLog, int, int]]:
-        known = [self.ghosts.take(object_id, i) for i in range(index, index + count)]
-        first = 0
-        for known_ghost, group in groupby(known):
-            last = first + len(list(group))
-            yield self.main if known_ghost else self.new, first, last
-            first = last
-
-    def _corrupt(self, object_id: int, index: int, count: int) -> None:
-        self.flush_many(object_id, index, count)

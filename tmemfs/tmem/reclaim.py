@@ -5,8 +5,10 @@
 3. dead space: what lives in the emptiest persistent segment is copied out;
 4. nothing: the put is refused.
 
-A persistent page is never given up. A few segments are held back from puts, so that copying
-pages out of a segment, which needs another one first, can always proceed.
+A persistent page is never given up. Where its client overflows, it moves pages to a file ahead of
+need (`tmemfs.tmem.writeback`), which takes time, so that a put cannot wait for it here. A few
+segments are held back from puts, so that copying pages out of a segment, which needs another one
+first, can always proceed.
 """
 
 from __future__ import annotations
@@ -15,9 +17,18 @@ from collections.abc import Iterator
 
 from tmemfs.pages import Arena, Segment, SegmentLog
 from tmemfs.pages.arena import WARM_SEGMENTS
-from tmemfs.pages.log import BYTES_PER_ROW, ROW_BYTES, SEGMENT_OVERHEAD, SIZE_BITS, free
+from tmemfs.pages.log import (
+    BYTES_PER_ROW,
+    ROW_BYTES,
+    SEGMENT_OVERHEAD,
+    SIZE_BITS,
+    free,
+    is_outside,
+)
+from tmemfs.tmem.ephemeral import EphemeralPool
 from tmemfs.tmem.objects import Object
-from tmemfs.tmem.pool import EphemeralPool, PersistentPool, Pool
+from tmemfs.tmem.persistent import PersistentPool
+from tmemfs.tmem.pool import Pool
 from tmemfs.tmem.stats import ReclaimCounters
 
 # Held back: moving the pages of one segment takes at most one other before it gives one. The
@@ -73,13 +84,17 @@ class Reclaim:
         metadata = 0
         for pool in self.pools:
             if isinstance(pool, PersistentPool):
+                metadata += pool.objects.metadata_bytes
+                if pool.overflows:
+                    need += len(pool.logs())  # the heads; the rest can go outside
+                    continue
                 used = pool.log.segments.values()
                 rows = pool.objects.pages
                 live = sum(segment.live_bytes for segment in used) + BYTES_PER_ROW * rows
                 # Cleaning leaves at most one part in CLEANING_GAIN, and a page, in each segment.
                 dense = size - size // CLEANING_GAIN - pool.page_size
                 need += min(-(-live // dense) + 1, len(used)) if live else 0
-                metadata += pool.objects.metadata_bytes + ROW_BYTES * rows
+                metadata += ROW_BYTES * rows
         return need * (size + SEGMENT_OVERHEAD) + metadata
 
     def destroy(self, pool: Pool) -> None:
@@ -126,7 +141,7 @@ class Reclaim:
         evicted = 0
         self._retire(segment)
         pool.ghosts.fit(pool.objects.pages)
-        for owner, index, location in self._live(pool, segment):
+        for owner, index, location in live_pages(pool, segment):
             if spare_used and owner.used(index):
                 self._move(pool, main, owner, index, location)
                 self.counters.moved_pgs += 1
@@ -152,15 +167,17 @@ class Reclaim:
         candidates = [
             (pool, segment)
             for pool in self.pools
-            if isinstance(pool, PersistentPool) and (segment := pool.log.emptiest())
+            if isinstance(pool, PersistentPool)
+            for log in pool.logs()
+            if (segment := log.emptiest())
         ]
         if not candidates:
             return False
         pool, segment = max(candidates, key=lambda found: found[1].dead_bytes)
         if segment.dead_bytes < self._arena.segment_size // CLEANING_GAIN:
             return False
-        for owner, index, location in self._live(pool, segment):
-            self._move(pool, pool.log, owner, index, location)
+        for owner, index, location in live_pages(pool, segment):
+            self._move(pool, segment.log, owner, index, location)
         self.counters.cleaned_segments += 1
         return True
 
@@ -171,21 +188,6 @@ class Reclaim:
         if segment.log.head is segment:
             segment.log.head = None
 
-    def _live(self, pool: Pool, segment: Segment) -> Iterator[tuple[Object, int, int]]:
-        """Yield (object, index, location) of each page that lives in *segment*.
-
-        The page may be moved or removed before the next one is asked for. The segment is given
-        back when its last page goes.
-        """
-        for number, index, start in segment.rows():
-            if not segment.live_pages:
-                break
-            owner = pool.objects.owner(number)
-            if owner is not None:
-                location = owner.location(index)
-                if location and location >> SIZE_BITS == start:
-                    yield owner, index, location
-
     def _move(self, pool: Pool, log: SegmentLog, owner: Object, index: int, location: int) -> None:
         """Append the page again in *log*, out of the reserve if need be, and mark it unused."""
         payload = log.payload(location)
@@ -193,3 +195,19 @@ class Reclaim:
             log.open_segment()
         pool.objects.store(owner, index, log.append((payload,), owner.number, index))
         free(self._arena, (location,))
+
+
+def live_pages(pool: Pool, segment: Segment) -> Iterator[tuple[Object, int, int]]:
+    """Yield (object, index, location) of each page of *pool* that lives in *segment*.
+
+    The page may be moved or removed before the next one is asked for. The segment is given back
+    when its last page goes, unless it is pinned.
+    """
+    for number, index, start in segment.rows():
+        if not segment.live_pages:
+            break
+        owner = pool.objects.owner(number)
+        if owner is not None:
+            location = owner.location(index)
+            if location and location >> SIZE_BITS == start and not is_outside(location):
+                yield owner, index, location

@@ -1,0 +1,104 @@
+"""The persistent pool: pages that stay until they are flushed, in memory or in an overflow file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from tmemfs.pages import Arena, Segment, SegmentLog
+from tmemfs.pages.log import SIZE_BITS, free, is_outside, outside
+from tmemfs.tmem.objects import Object
+from tmemfs.tmem.pool import Memory, Pool
+
+
+class PersistentPool(Pool):
+    """Pages that stay until they are flushed, in one log, or in two.
+
+    Where the client *overflows*, it takes pages to a file when memory runs short (`Writeback` says
+    which), and the pool only knows their checksums from then on. The client must look for them
+    (`checksums`) before it gets pages: a get of one is a CorruptPage. In such a pool, pages that
+    do not compress are in a log of their own, because they are the first to go.
+    """
+
+    kind = "persistent"
+
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        page_size: int,
+        arena: Arena[Segment],
+        memory: Memory,
+        *,
+        overflows: bool = False,
+    ) -> None:
+        super().__init__(number, name, page_size, arena, memory)
+        self.overflows = overflows
+        self.overflow_pages = 0
+        """how many of the pages are outside"""
+        self.log = self._reader
+        self.raw = SegmentLog(arena, page_size) if overflows else self.log
+
+    def logs(self) -> tuple[SegmentLog, ...]:
+        return (self.log, self.raw) if self.overflows else (self.log,)
+
+    def checksums(self, object_id: int, index: int, count: int) -> dict[int, int]:
+        """Return the checksum of each page of a run that is outside, by its index."""
+        owner = self.objects.find(object_id) if self.overflow_pages else None
+        if owner is None:
+            return {}
+        return {
+            index + place: location >> SIZE_BITS
+            for place, location in enumerate(owner.run(index, count, mark=False))
+            if is_outside(location)
+        }
+
+    def use_outside(self, object_id: int, index: int) -> bool:
+        """Count a use of a page, which is outside; say whether it had been used there before."""
+        owner = self.objects.find(object_id)
+        if owner is None or not is_outside(owner.location(index)):
+            return False
+        before = owner.used(index)
+        owner.use(index)
+        return before
+
+    def move_outside(self, owner: Object, index: int, location: int, checksum: int) -> bool:
+        """Note that a page is outside from now on; False where it is not at *location* any more."""
+        if self.objects.find(owner.id) is not owner or owner.location(index) != location:
+            return False
+        self.objects.store(owner, index, [outside(checksum)])
+        free(self.arena, (location,))
+        self.overflow_pages += 1
+        return True
+
+    def statistics(self) -> dict[str, Any]:
+        return {**super().statistics(), "overflow_pages": self.overflow_pages}
+
+    def close(self) -> list[Segment]:
+        self.overflow_pages = 0
+        return super().close()
+
+    def _logs_for(
+        self, object_id: int, index: int, payloads: Sequence[bytes]
+    ) -> Iterable[tuple[SegmentLog, int, int]]:
+        if not self.overflows:
+            return ((self.log, 0, len(payloads)),)
+        return self._by_kind(payloads)
+
+    def _by_kind(self, payloads: Sequence[bytes]) -> Iterator[tuple[SegmentLog, int, int]]:
+        first = 0
+        for raw, group in groupby(payloads, lambda payload: len(payload) == self.page_size):
+            last = first + len(list(group))
+            yield self.raw if raw else self.log, first, last
+            first = last
+
+    def _free(self, locations: Iterable[int]) -> None:
+        if self.overflow_pages:
+            held = list(locations)
+            locations = [location for location in held if not is_outside(location)]
+            self.overflow_pages -= len(held) - len(locations)
+        free(self.arena, locations)
+
+    def _corrupt(self, object_id: int, index: int, count: int) -> None:
+        """Leave it: there may be no other copy, and its neighbours are good."""
