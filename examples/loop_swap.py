@@ -40,8 +40,8 @@ def run(*command: str | Path) -> str:
 def swap_on(file: Path) -> Iterator[str]:
     """Swap on *file* for as long as the context lasts; yields the loop device.
 
-    Direct I/O, or the kernel would keep a second copy of every page. Discard, where it is to be
-    had, tells tmemfs which pages the kernel does not need any more.
+    Direct I/O, or the kernel would keep a second copy of every page. Discard tells tmemfs which
+    pages the kernel does not need any more; where it is not to be had, to ask for it does no harm.
     """
     try:
         device = run("losetup", "--find", "--show", "--direct-io=on", file)
@@ -62,8 +62,9 @@ def detach(place: Path) -> None:
     for device in loop_devices(place):
         if used_swap(device) is not None:
             run("swapoff", device)
-            # What was swapped out is nobody's any more, and zeros take no memory. A nicety that
-            # must not stop the detaching, where the daemon is dead.
+            # What was swapped out is nobody's any more: punched out where that is offered, else
+            # overwritten with zeros, which take no memory. A nicety that must not stop the
+            # detaching, where the daemon is dead.
             with suppress(OSError):
                 run("blkdiscard", "--zeroout", device)
         run("losetup", "--detach", device)

@@ -1,4 +1,4 @@
-"""System calls that Python does not wrap: renames with flags, and file handles.
+"""System calls that Python does not wrap: renames with flags, file handles, fallocate.
 
 All raise OSError as the functions of `os` do.
 """
@@ -9,7 +9,12 @@ import os
 _AT_EMPTY_PATH = 0x1000
 _MAX_HANDLE = 128
 
+FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16
+"""modes of fallocate(2), all of those that move no bytes"""
+
 _libc = ctypes.CDLL(None, use_errno=True)
+# Where a file may be larger than a long, with the name that says so.
+_fallocate = getattr(_libc, "fallocate64", _libc.fallocate)
 
 
 class _FileHandle(ctypes.Structure):
@@ -59,3 +64,8 @@ def open_file_handle(mount_fd: int, handle: bytes, flags: int) -> int:
     """
     struct = _FileHandle.from_buffer_copy(handle.ljust(ctypes.sizeof(_FileHandle), b"\0"))
     return _checked(_libc.open_by_handle_at(mount_fd, ctypes.byref(struct), flags | os.O_CLOEXEC))
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Allocate, punch out or zero *length* bytes at *offset*; see fallocate(2) for *mode*."""
+    _checked(_fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))

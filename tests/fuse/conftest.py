@@ -12,6 +12,7 @@ from tmemfs.fuse.attributes import Timeouts
 from tmemfs.fuse.control import Control
 from tmemfs.fuse.failsafe import Failsafe
 from tmemfs.fuse.operations import Operations
+from tmemfs.volumes.spill import Spiller
 from tmemfs.volumes.swap import SwapVolume
 
 ABOUT = {"version": "1.2.3", "pid": 4711, "source": "/s", "mountpoint": "/m"}
@@ -36,6 +37,7 @@ def handlers(tmp_path: Path) -> Iterator[Handlers]:
     control = Control(
         rig.core,
         [SwapVolume("swap0", 1 << 20, pool)],
+        Spiller(rig.core.writeback, {}),
         ABOUT,
         lambda: {"failsafe": failsafe.statistics()},
     )

@@ -144,5 +144,5 @@ async def test_figures_cannot_be_written(handlers) -> None:
 
 async def test_a_swap_volume_is_read_and_written(handlers) -> None:
     opened = handlers.control.open(entry(handlers.control, "swap/swap0").number)
-    assert await opened.write(5000, b"bytes") == 5
+    assert opened.write(5000, b"bytes") == 5
     assert bytes(opened.read(4999, 7)) == b"\0bytes\0"

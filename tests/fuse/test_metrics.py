@@ -42,11 +42,15 @@ def test_every_number_of_the_status_is_there(handlers) -> None:
     assert f"tmemfs_pool_found_gets_total{labels} 1\n" in text
     assert f"tmemfs_pool_same_pages{labels} 1\n" in text
     assert f"tmemfs_mem_limit_bytes {handlers.rig.core.budget}\n" in text
+    assert 'tmemfs_swap_size_bytes{swap="swap0"} 1048576\n' in text
     assert "tmemfs_failsafe_count_total 0\n" in text
     status = handlers.control.status()
     numbers = sum(
         isinstance(value, int)
-        for figures in (status["memory"], status["reclaim"], *status["pools"])
+        for figures in (
+            *(status["memory"], status["reclaim"]),
+            *(status["pools"] + status["swaps"]),
+        )
         for value in figures.values()
     )
     samples = [line for line in text.splitlines() if not line.startswith("#")]

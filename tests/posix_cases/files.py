@@ -5,7 +5,9 @@ import mmap
 import os
 from pathlib import Path
 
-from posix_cases.runner import attempt, case, differs, look, make, opened
+from posix_cases.runner import ALICE, as_user, attempt, case, differs, look, make, opened
+
+from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 
 RW = os.O_RDWR | os.O_CREAT
 TEXT = bytes(range(256)) * 512  # 128 KiB
@@ -383,27 +385,83 @@ def ftruncate_under_another_descriptor(d: Path):
     return opened(d / "f", os.O_RDONLY, use)
 
 
+def _change(d: Path, mode: int, offset: int, length: int):
+    """What fallocate(2) does to a file that was read before, of 20,000 bytes."""
+    make(d / "f", TEXT[:20_000])
+
+    def use(fd: int):
+        os.pread(fd, 30_000, 0)
+        done = attempt(fallocate, fd, mode, offset, length)
+        return done, os.pread(fd, 200_000, 0), look(fd)
+
+    return opened(d / "f", os.O_RDWR, use), (d / "f").read_bytes()
+
+
+@case
+def fallocate_allocates(d: Path):
+    return _change(d, 0, 4096, 30_000)
+
+
+@case
+def fallocate_allocates_and_keeps_the_size(d: Path):
+    return _change(d, FALLOC_KEEP_SIZE, 4096, 30_000)
+
+
+@case
+def fallocate_punches_a_hole(d: Path):
+    return _change(d, FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE, 5000, 9000)
+
+
+@case
+def fallocate_punches_a_hole_over_the_end(d: Path):
+    return _change(d, FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE, 4096, 100_000)
+
+
+@case
+def fallocate_zeroes(d: Path):
+    return _change(d, FALLOC_ZERO_RANGE, 5000, 30_000)
+
+
+@case
+def fallocate_zeroes_and_keeps_the_size(d: Path):
+    return _change(d, FALLOC_KEEP_SIZE | FALLOC_ZERO_RANGE, 5000, 30_000)
+
+
+@case
+def fallocate_of_what_cannot_be(d: Path):
+    make(d / "f", TEXT)
+    (d / "sub").mkdir()
+    cases = [(0, 0, 0), (0, -1, 5), (0, 0, 1 << 62), (FALLOC_PUNCH_HOLE, 0, 4096)]
+    return [
+        opened(d / "f", os.O_RDWR, lambda fd: [attempt(fallocate, fd, *case) for case in cases]),
+        opened(d / "f", os.O_RDONLY, lambda fd: attempt(fallocate, fd, 0, 0, 10)),
+        opened(d / "sub", os.O_RDONLY, lambda fd: attempt(fallocate, fd, 0, 0, 10)),
+        look(d / "f"),
+    ]
+
+
+@case
+def fallocate_clears_the_set_id_bits(d: Path):
+    make(d / "f", TEXT).chmod(0o6777)
+
+    def change():
+        return opened(d / "f", os.O_RDWR, lambda fd: attempt(fallocate, fd, 0, 0, 200_000))
+
+    return as_user(ALICE, change), look(d / "f")
+
+
 @differs(
-    ["ENOTSUP", "ENOTSUP", "ENOTSUP"],
-    "pyfuse3 has no fallocate handler (posix_fallocate(3) falls back on writing)",
+    [("ENOTSUP", 131_072), ("ENOTSUP", 131_072)],
+    "the kernel passes on no fallocate of FUSE that moves bytes",
 )
-def fallocate_and_punch(d: Path):
-    import ctypes
+def fallocate_that_moves_bytes(d: Path):
+    collapse, insert = 8, 32
+    make(d / "f", TEXT)
 
-    libc = ctypes.CDLL(None, use_errno=True)
+    def change(mode: int):
+        return opened(d / "f", os.O_RDWR, lambda fd: attempt(fallocate, fd, mode, 4096, 4096))
 
-    def allocate(fd: int, mode: int):
-        if libc.fallocate(fd, mode, ctypes.c_long(0), ctypes.c_long(8192)) < 0:
-            raise OSError(ctypes.get_errno(), "fallocate")
-        return os.fstat(fd).st_size
-
-    keep_size, punch = 1, 2
-    make(d / "f", b"x" * 10_000)
-    return opened(
-        d / "f",
-        os.O_RDWR,
-        lambda fd: [attempt(allocate, fd, mode) for mode in (0, keep_size, keep_size | punch)],
-    )
+    return [(change(mode), look(d / "f")["size"]) for mode in (collapse, insert)]
 
 
 @case

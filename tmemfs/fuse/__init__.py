@@ -1,1 +1,8 @@
 """What the kernel asks: handlers of a few lines over volumes. The only room that knows pyfuse3."""
+
+from tmemfs.fuse import fallocate  # first: it works only if it is loaded before pyfuse3
+
+# isort: split
+import pyfuse3
+
+__all__ = ["fallocate", "pyfuse3"]

@@ -12,17 +12,19 @@ import json
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import trio
 
+from tmemfs import safety
 from tmemfs.errors import BudgetError, BudgetInUse, UsageError
 from tmemfs.fuse.inodes import OWN_NUMBERS
 from tmemfs.fuse.metrics import render
 from tmemfs.tmem import Core
 from tmemfs.units import parse_size
+from tmemfs.volumes.spill import Spiller
 from tmemfs.volumes.swap import SwapVolume
 
 NAME = b".tmemfs"
@@ -31,11 +33,16 @@ NAME = b".tmemfs"
 class OpenControl(Protocol):
     """What reads and writes of an open control file go to."""
 
-    def read(self, offset: int, size: int) -> bytes | memoryview:
-        """Return up to *size* bytes at *offset*."""
+    def read(
+        self, offset: int, size: int
+    ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
+        """Return up to *size* bytes at *offset*, or a coroutine that does."""
 
-    async def write(self, offset: int, buf: bytes) -> int:
-        """Write all of *buf*."""
+    def write(self, offset: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
+        """Write all of *buf*, or return a coroutine that does."""
+
+    async def fallocate(self, mode: int, offset: int, length: int) -> None:
+        """Do what fallocate(2) does to *length* bytes at *offset*."""
 
 
 @dataclass(slots=True)
@@ -66,33 +73,37 @@ class Snapshot:
         await self._setter(buf.decode("utf-8", "replace").strip())
         return len(buf)
 
+    async def fallocate(self, mode: int, offset: int, length: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
 
 class OpenSwap:
     """A swap volume, as opened."""
 
     def __init__(self, volume: SwapVolume) -> None:
         self.read = volume.read
-        self._write = volume.write
-
-    async def write(self, offset: int, buf: bytes) -> int:
-        return self._write(offset, buf)
+        self.write = volume.write
+        self.fallocate = volume.fallocate
 
 
 class Control:
     """What is below ``.tmemfs``: *core*'s figures and budget, and *swaps* by name.
 
-    *about* is what else the status tells: version, pid, source, mountpoint; *extra* is asked for
-    what it has to say each time.
+    *spiller* takes their pages to disk when the budget is lowered. *about* is what else the status
+    tells: version, pid, source, mountpoint; *extra* is asked for what it has to say each time.
     """
 
     def __init__(
         self,
         core: Core,
         swaps: list[SwapVolume],
+        spiller: Spiller,
         about: dict[str, Any],
         extra: Callable[[], dict[str, Any]],
     ) -> None:
         self._core = core
+        self._swaps = swaps
+        self._spiller = spiller
         self._about = about
         self._extra = extra
         self._since = time.monotonic()
@@ -166,7 +177,8 @@ class Control:
         figures = self._core.statistics()
         figures["memory"]["rss_bytes"] = _resident()
         uptime = round(time.monotonic() - self._since, 3)
-        return {**self._about, "uptime_seconds": uptime, **figures, **self._extra()}
+        swaps = [volume.statistics() for volume in self._swaps]
+        return {**self._about, "uptime_seconds": uptime, **figures, "swaps": swaps, **self._extra()}
 
     def _status_text(self) -> str:
         return json.dumps(self.status(), indent=2) + "\n"
@@ -180,6 +192,9 @@ class Control:
             raise OSError(errno.EINVAL, str(error)) from error
         while self._core.shrink():
             # A large step down is made in slices, so that nobody else waits for it.
+            await trio.lowlevel.checkpoint()
+        await self._spiller.settle()
+        for _ in safety.touching(self._core.warm_up):
             await trio.lowlevel.checkpoint()
 
     def _add(self, name: bytes, mode: int, parent: Entry | None = None) -> Entry:

@@ -17,9 +17,10 @@ _BYTES = frozenset(
         "page_size",
         "rss_bytes",
         "segment_size",
+        "size",
     }
 )
-_GAUGES = frozenset({"huge_pages", "objects", "pages", "same_pages"})
+_GAUGES = frozenset({"huge_pages", "objects", "overflow_pages", "pages", "same_pages"})
 
 
 def render(status: Mapping[str, Any]) -> str:
@@ -37,6 +38,10 @@ def render(status: Mapping[str, Any]) -> str:
     add("tmemfs_failsafe", {"count": status["failsafe"]["count"]})
     for pool in status["pools"]:
         add("tmemfs_pool", pool, f'{{pool="{pool["name"]}",kind="{pool["kind"]}"}}')
+    for swap in status["swaps"]:
+        # What is outside is a figure of the pool, and there already.
+        figures = {name: value for name, value in swap.items() if name != "overflow_pages"}
+        add("tmemfs_swap", figures, f'{{swap="{swap["name"]}"}}')
     return "\n".join(_lines(series)) + "\n"
 
 

@@ -222,11 +222,20 @@ class Operations(pyfuse3.Operations):
         return self._controls[fh].read(off, size)
 
     @handler
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
+    def write(self, fh: int, off: int, buf: bytes) -> Any:
         file = self._files.get(fh)
         if file is not None:
-            return await self._volume.write(file, off, buf)
-        return await self._controls[fh].write(off, buf)
+            return self._volume.write(file, off, buf)
+        return self._controls[fh].write(off, buf)
+
+    @handler
+    async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None:
+        # Not a request that pyfuse3 knows: `tmemfs.fuse.fallocate` passes it on.
+        file = self._files.get(fh)
+        if file is not None:
+            await self._volume.fallocate(file, mode, offset, length)
+        else:
+            await self._controls[fh].fallocate(mode, offset, length)
 
     @handler
     async def flush(self, fh: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import INDEX_LIMIT, Pool
 from tmemfs.volumes.filedata import FileData, stamp
 from tmemfs.volumes.nodes import Node, NodeTable, look_open
@@ -171,6 +172,23 @@ class CacheVolume:
         file.wrote = True
         with file.data.change(file.fd, first, INDEX_LIMIT - first):
             await trio.to_thread.run_sync(os.ftruncate, file.fd, size)
+
+    async def fallocate(self, file: OpenFile, mode: int, offset: int, length: int) -> None:
+        """Allocate, punch out or zero a range of a file; see fallocate(2).
+
+        Raises EOPNOTSUPP for modes that move what is behind the range.
+        """
+        if mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        end = offset + length
+        first = offset // self._page_size
+        count = (end - 1) // self._page_size + 1 - first
+        file.wrote = True
+        file.data.notice(os.fstat(file.fd))
+        with file.data.change(file.fd, first, count):
+            await trio.to_thread.run_sync(fallocate, file.fd, mode, offset, length)
+        if not mode & FALLOC_KEEP_SIZE:
+            file.node.told = max(file.node.told, end)
 
     async def fsync(self, file: OpenFile, datasync: bool) -> None:
         """Let what was written reach the backing file's disk."""

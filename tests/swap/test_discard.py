@@ -1,0 +1,128 @@
+"""What the kernel frees leaves the swap volume: discard, all the way from a program that ends."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import memory_pressure
+import pytest
+from loop_swap import detach, run
+from memory_limit import MemoryLimit
+from mounting import Mounted, mounted, wait_for
+from page_data import run as pages
+
+pytestmark = [pytest.mark.root, pytest.mark.swap]
+
+MIB = 1 << 20
+# The kernel discards clusters of 512 pages in which nothing is in use. The first one holds the
+# header: up to 2 MiB stay, which are less than 1 % only of more than 200 MiB.
+FILL = 256
+CLUSTER = 2 * MIB
+SECONDS = 10
+
+
+@contextmanager
+def mount_with_swap(place: Path, *options: str, **more: object) -> Iterator[Mounted]:
+    (place / "source").mkdir()
+    options = ("--budget=256M", f"--swap=s={FILL + 32}M", *options)
+    with mounted(place / "source", place / "m", *options, **more) as made:  # type: ignore[arg-type]
+        try:
+            yield made
+        finally:
+            detach(made.path)
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mounted]:
+    with mount_with_swap(tmp_path) as made:
+        yield made
+
+
+def attached(mount: Mounted) -> str:
+    return run("losetup", "--find", "--show", "--direct-io=on", mount.control / "swap" / "s")
+
+
+def kept(mount: Mounted) -> int:
+    return int(mount.pool("s")["orig_data_size"])
+
+
+def fill(device: str, first: int, count: int) -> None:
+    """Write so many pages to the device itself, past the kernel's cache."""
+    command = ["dd", f"of={device}", "bs=1M", "oflag=direct,seek_bytes", f"seek={first * 4096}"]
+    subprocess.run(
+        [*command, "iflag=fullblock"], input=pages(first, count), capture_output=True, check=True
+    )
+
+
+def test_discards_of_the_device_reach_the_volume(mount: Mounted) -> None:
+    device = attached(mount)
+    queue = Path("/sys/block", Path(device).name, "queue")
+    assert int((queue / "discard_max_bytes").read_text()) > MIB
+    assert int((queue / "discard_granularity").read_text()) <= CLUSTER
+    fill(device, 0, 2048)
+    assert kept(mount) == 8 * MIB
+    run("blkdiscard", "--offset=1M", "--length=3M", device)
+    assert kept(mount) == 5 * MIB
+    with open(mount.control / "swap" / "s", "rb") as file:
+        assert file.read(8 * MIB) == pages(0, 256) + bytes(3 * MIB) + pages(1024, 1024)
+    for options in ([], ["--zeroout"]):
+        run("blkdiscard", *options, device)
+        assert kept(mount) == 0
+        assert mount.pool("s")["compr_data_size"] == 0
+        fill(device, 0, 256)
+    assert mount.status()["failsafe"]["count"] == 0
+
+
+def test_what_a_program_leaves_is_gone_within_seconds(mount: Mounted) -> None:
+    device = attached(mount)
+    run("mkswap", device)
+    # Before all other swap that this machine may have.
+    run("swapon", "--discard", "--priority=32767", device)
+    program = [sys.executable, memory_pressure.__file__, f"--mib={FILL}", "--accesses=0"]
+    with (
+        MemoryLimit(FILL * MIB // 8) as limit,
+        subprocess.Popen(limit.command(program), stdout=subprocess.PIPE, text=True) as running,
+    ):
+        assert running.stdout is not None
+        peak = 0
+        for line in running.stdout:
+            assert " 0 wrong" in line
+            peak = max(peak, kept(mount))
+        assert running.wait() == 0
+    ended = time.monotonic()
+    assert peak > 100 * CLUSTER
+    wait_for("what was swapped out is gone", lambda: kept(mount) * 100 < peak)
+    assert time.monotonic() - ended < SECONDS
+    assert mount.status()["failsafe"]["count"] == 0
+
+
+def test_discard_once_empties_the_device_when_swap_goes_on(mount: Mounted) -> None:
+    device = attached(mount)
+    fill(device, 0, 2048)
+    run("mkswap", device)
+    run("swapon", device)
+    run("swapoff", device)
+    assert kept(mount) > 7 * MIB
+    run("swapon", "--discard=once", device)
+    # The header is not discarded.
+    wait_for("the device is empty", lambda: kept(mount) <= 4096)
+
+
+def test_without_the_extension_swap_works_and_keeps_what_it_has(tmp_path: Path) -> None:
+    missing = "import sys\nsys.modules['tmemfs.fuse._fallocate'] = None\n"
+    with mount_with_swap(tmp_path, before=missing, logs=True) as mount:
+        device = attached(mount)
+        fill(device, 0, 2048)
+        with suppress(OSError):  # some kernels say that it is not supported, others nothing
+            run("blkdiscard", device)
+        assert kept(mount) == 8 * MIB
+        run("mkswap", device)
+        run("swapon", "--discard", device)
+        run("swapoff", device)
+        assert kept(mount) == 8 * MIB
+        # There is another way, which is to write zeros.
+        run("blkdiscard", "--zeroout", device)
+        assert kept(mount) == 0

@@ -1,0 +1,165 @@
+"""Opening the file or block device of an overflow: its space is there, and nothing else is lost."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import subprocess
+from contextlib import suppress
+
+from tmemfs.errors import MountFailure, from_os_error
+from tmemfs.units import format_size
+
+SLOT = 4096
+
+# Before the first slot, so that what is something else is never taken for an overflow file: there
+# it does not outlive a filesystem, or anything else, that is made in its place.
+_HEADER = b"tmemfs overflow file, version 1\n".ljust(SLOT, b"\0")
+FIRST = len(_HEADER)
+"""where slot 0 begins"""
+
+
+def open_slots(path: str, slots: int) -> int:
+    """Return a descriptor for direct I/O on *path*, which has room for *slots* slots.
+
+    A file is made where there is none, and belongs to its owner alone: it holds what was in memory.
+    A block device must be free and empty. Nobody else may have it as an overflow at the same time.
+    Raises MountFailure, or another TmemfsError where the system says no; nothing has changed then.
+    """
+    try:
+        if _is_block_device(path):
+            return _open_device(path, slots)
+        return _open_file(path, slots)
+    except OSError as error:
+        error.filename = error.filename or path
+        raise from_os_error(error) from error
+
+
+def _open_file(path: str, slots: int) -> int:
+    size = FIRST + slots * SLOT
+    is_new = True
+    try:
+        fd = _open(path, os.O_CREAT | os.O_EXCL)
+    except FileExistsError:
+        is_new = False
+        fd = _open(path)
+    try:
+        _lock(fd, path)
+        if not is_new:
+            _check_file(fd, path)
+        _allocate(fd, path, size)
+        os.ftruncate(fd, size)
+        _write_header(fd)
+    except BaseException:
+        os.close(fd)
+        if is_new:
+            os.unlink(path)
+        raise
+    return fd
+
+
+def _check_file(fd: int, path: str) -> None:
+    """Raise MountFailure where a file holds what is not ours, or is not for us alone."""
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
+        raise MountFailure(f"{path}: is neither a file nor a block device")
+    if info.st_size and not _has_header(fd):
+        raise MountFailure(
+            f"{path}: is not empty and not an overflow file of tmemfs; remove it, or name another "
+            "one"
+        )
+    if info.st_uid != os.geteuid() or info.st_mode & 0o077:
+        raise MountFailure(
+            f"{path}: others may read it, and it will hold what was in memory; remove it, or make "
+            "it yours alone (chown, chmod 600)"
+        )
+
+
+def _allocate(fd: int, path: str, size: int) -> None:
+    """Take the space now: later there may be none."""
+    before = os.fstat(fd).st_size
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        os.ftruncate(fd, before)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise MountFailure(
+                f"{path}: {format_size(size)} for the overflow are not to be had: {error.strerror}"
+            ) from error
+        raise MountFailure(
+            f"{path}: this filesystem cannot set space for the overflow aside: {error.strerror}"
+        ) from error
+
+
+def _open_device(path: str, slots: int) -> int:
+    fd = _open(path, os.O_EXCL)  # EBUSY where it is mounted or otherwise in use
+    try:
+        needed, size = FIRST + slots * SLOT, os.lseek(fd, 0, os.SEEK_END)
+        if size < needed:
+            raise MountFailure(
+                f"{path}: has {format_size(size)}; the overflow needs {format_size(needed)}"
+            )
+        if not _has_header(fd):
+            _refuse_contents(path)
+        _write_header(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _refuse_contents(path: str) -> None:
+    """Raise MountFailure where a device has a filesystem or anything else that blkid(8) knows."""
+    command = ["blkid", "--probe", "--output", "value", "--match-tag", "TYPE", path]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise MountFailure(f"{path}: cannot tell whether it is empty: blkid is missing") from None
+    if found.returncode != 2:  # 2: nothing was found
+        what = found.stdout.strip() or "something"
+        raise MountFailure(f"{path}: has {what} on it; empty it with 'wipefs --all {path}' first")
+
+
+def _open(path: str, flags: int = 0) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC | flags, 0o600)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        if flags & os.O_CREAT:
+            # It was made before it could not be opened so.
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        raise MountFailure(
+            f"{path}: this filesystem has no direct I/O; name a file on another one"
+        ) from None
+
+
+def _lock(fd: int, path: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise MountFailure(f"{path}: another tmemfs has its overflow there") from None
+
+
+def _has_header(fd: int) -> bool:
+    with mmap.mmap(-1, len(_HEADER)) as block:
+        os.preadv(fd, [block], 0)
+        return block[:] == _HEADER
+
+
+def _write_header(fd: int) -> None:
+    with mmap.mmap(-1, len(_HEADER)) as block:
+        block[:] = _HEADER
+        os.pwritev(fd, [block], 0)
+    os.fsync(fd)
+
+
+def _is_block_device(path: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False

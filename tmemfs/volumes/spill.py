@@ -1,0 +1,78 @@
+"""The task that takes pages to overflow files ahead of need, and those who wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import trio
+
+from tmemfs.tmem import PersistentPool, Writeback
+from tmemfs.volumes.overflow import OverflowFile
+
+
+class Spiller:
+    """Takes the pages that *writeback* names to the file of their pool; one for all of a mount."""
+
+    def __init__(self, writeback: Writeback, files: Mapping[PersistentPool, OverflowFile]) -> None:
+        self._writeback = writeback
+        self._files = files
+        self._wake = trio.Event()
+        self._round = _Round()
+
+    def poke(self) -> None:
+        """To be called when pages were put: they may be too many now."""
+        if self._writeback.needed:
+            self._wake.set()
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether there is memory for pages to come back to."""
+        return self._writeback.enough
+
+    async def make_room(self) -> bool:
+        """Wait until some more pages have left; False when none can."""
+        this = self._round
+        this.awaited = True
+        self._wake.set()
+        await this.over.wait()
+        return this.helped
+
+    async def settle(self) -> None:
+        """Wait until enough pages have left, after the budget was lowered."""
+        while self._writeback.needed and await self.make_room():
+            pass
+
+    async def run(self) -> None:
+        """Do it, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._round.awaited or not self._writeback.enough:
+                helped = await self._move_some()
+                this, self._round = self._round, _Round()
+                this.helped = helped
+                this.over.set()
+                if not helped:
+                    break
+
+    async def _move_some(self) -> bool:
+        """Move one batch; False when there is none, or nothing of it could be written."""
+        batch = self._writeback.begin(heads=self._round.awaited)
+        if batch is None:
+            return False
+        pages = batch.pages()
+        checksums: list[int | None] = [None] * len(pages)
+        try:
+            checksums = await self._files[batch.pool].write(pages)
+        finally:
+            self._writeback.finish(batch, checksums)
+        return any(checksum is not None for checksum in checksums)
+
+
+class _Round:
+    """One batch that is waited for, and whether it gained anything."""
+
+    def __init__(self) -> None:
+        self.awaited = False
+        self.over = trio.Event()
+        self.helped = False
