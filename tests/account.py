@@ -4,10 +4,11 @@ import os
 from collections import Counter
 
 from tmemfs.pages.arena import WARM_SEGMENTS
-from tmemfs.pages.log import ROW_BYTES, SEGMENT_OVERHEAD, SIZE_BITS, SIZE_MASK
+from tmemfs.pages.log import ROW_BYTES, SEGMENT_OVERHEAD, SIZE_BITS, SIZE_MASK, is_outside
 from tmemfs.tmem import Core, Pool
+from tmemfs.tmem.ephemeral import EphemeralPool
 from tmemfs.tmem.objects import NODE_OVERHEAD, NODE_PAGES, OBJECT_OVERHEAD
-from tmemfs.tmem.pool import EphemeralPool
+from tmemfs.tmem.persistent import PersistentPool
 
 SIZES = (
     "orig_data_size",
@@ -19,10 +20,11 @@ SIZES = (
 )
 
 
-def check_account(core: Core, *, settled: bool = True) -> None:
+def check_account(core: Core, *, settled: bool = True, pinned: bool = False) -> None:
     """Fail where any figure of *core* is not what a recount gives.
 
-    Not *settled*: the budget has been lowered, and not everything above it is back yet.
+    Not *settled*: the budget has been lowered, and not everything above it is back yet. *pinned*:
+    pages are on their way to an overflow file.
     """
     arena = core._arena
     figures = core.statistics()
@@ -30,7 +32,7 @@ def check_account(core: Core, *, settled: bool = True) -> None:
     dying = core._reclaim._dying
     used, metadata = len(dying), _rows(dying)
     for pool, told in zip(core.pools, pools, strict=True):
-        check_pool(pool, told)
+        check_pool(pool, told, pinned=pinned)
         used += pool.segments
         metadata += told["metadata_bytes"]
     assert arena.used_segments == used == len(arena.holders)
@@ -46,17 +48,21 @@ def check_account(core: Core, *, settled: bool = True) -> None:
     assert memory["mem_limit"] == core.budget
     if settled:
         assert arena.charged_bytes <= core.budget
+        # So is what is warm, but for what the budget holds back, and what tables grew by since the
+        # last segment was taken.
+        ahead = arena.warm_bytes - (WARM_SEGMENTS + 1) * arena.segment_size
+        assert ahead <= 0 or arena.charged_bytes + ahead <= core.budget
 
     # No segment is lost, and none is in two places.
     places = [*arena._warm, *arena._cold, *arena.holders]
     assert sorted(places) == list(range(1, arena._next))
-    assert len(arena._warm) <= WARM_SEGMENTS
+    assert len(arena._warm) <= arena.warm_wanted
 
 
-def check_pool(pool: Pool, told: dict[str, int]) -> None:
+def check_pool(pool: Pool, told: dict[str, int], *, pinned: bool = False) -> None:
     """Fail where a pool's figures, *told* by it, are not what a recount gives."""
     found: dict[int, Counter[str]] = {}
-    tables = pages = 0
+    tables = pages = outside = 0
     for owner in pool.objects:
         assert pool.objects.find(owner.id) is pool.objects.owner(owner.number) is owner
         tables += OBJECT_OVERHEAD
@@ -68,6 +74,9 @@ def check_pool(pool: Pool, told: dict[str, int]) -> None:
             assert len(node) <= 1 + NODE_PAGES
             tables += NODE_OVERHEAD + 8 * len(node)
         for location in locations:
+            if is_outside(location):
+                outside += 1
+                continue
             start, size = location >> SIZE_BITS, location & SIZE_MASK
             counted = found.setdefault(start >> pool.arena.segment_bits, Counter())
             counted["pages"] += 1
@@ -76,14 +85,23 @@ def check_pool(pool: Pool, told: dict[str, int]) -> None:
             counted["huge"] += size == pool.page_size
     if isinstance(pool, EphemeralPool):
         tables += 4 * len(pool.ghosts._table)
+    if isinstance(pool, PersistentPool):
+        assert told["overflow_pages"] == pool.overflow_pages == outside
+        assert pool.overflows or not outside
+    else:
+        assert not outside
 
     segments = [segment for log in pool.logs() for segment in log.segments.values()]
-    assert {segment.number for segment in segments} == set(found)
+    # Only what is on its way to a file keeps a segment in which nothing lives any more.
+    kept = {segment.number for segment in segments if segment.pins and not segment.live_pages}
+    assert {segment.number for segment in segments} == set(found) | kept
+    assert not set(found) & kept
+    assert pinned or not any(segment.pins for segment in segments)
     total: Counter[str] = Counter()
     for log in pool.logs():
         assert log.head is None or log.head is log.segments[log.head.number]
         for number, segment in log.segments.items():
-            counted = found[number]
+            counted = found.get(number, Counter())
             assert segment is pool.arena.holders[number]
             assert segment.log is log
             assert segment.live_pages == counted["pages"]

@@ -1,4 +1,4 @@
-"""The tmem contract, rule by rule, for both kinds of pool and the smallest and largest pages.
+"""The tmem contract, rule by rule, for every kind of pool and the smallest and largest pages.
 
 T1 to T13 are the names of the design; T11 (freeze) and T14 (weights) come with what they test.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import random_work
 from account import check_account
+from overflow_files import OverflowFiles
 from page_data import KINDS, page, run, split
 
 import tmemfs
@@ -36,7 +37,7 @@ def client(core: Core) -> Client:
     return core.new_client("client")
 
 
-@pytest.fixture(params=["ephemeral", "persistent"])
+@pytest.fixture(params=["ephemeral", "persistent", "overflowing"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -49,6 +50,8 @@ def page_size(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def pool(client: Client, kind: str, page_size: int) -> Pool:
     """A pool of each kind with pages of each size."""
+    if kind == "overflowing":
+        return client.new_pool("pool", kind="persistent", page_size=page_size, overflows=True)
     return client.new_pool("pool", kind=kind, page_size=page_size)  # type: ignore[arg-type]
 
 
@@ -276,6 +279,7 @@ def test_gets_are_not_exclusive(pool: Pool) -> None:
 # --- T5 ------------------------------------------------------------------------------------------
 
 
+@both_kinds
 def test_t5_shared_pool_two_clients(core: Core, kind: str, page_size: int) -> None:
     one, two = core.new_client("one"), core.new_client("two")
     theirs = [
@@ -329,6 +333,60 @@ def test_t6_persistent_survives_any_pressure(core: Core, client: Client, page_si
     for index in range(2 * BUDGET // page_size):
         assert swap.get(1, index) == model.get(index)
     check_account(core)
+
+
+@page_sizes
+@pytest.mark.parametrize("heads", [False, True])
+def test_t6_persistent_survives_or_leaves(
+    core: Core, client: Client, page_size: int, heads: bool
+) -> None:
+    """Many times the budget: each page is in memory or in the file, and it is the newest."""
+    source = random.Random(7)
+    swap = client.new_pool("swap", kind="persistent", page_size=page_size, overflows=True)
+    other, cache = new_swap(client), new_cache(client)
+    files = OverflowFiles(core)
+    model: dict[int, bytes] = {}
+    assert other.put_many(1, 0, run(0, 100)) == 100
+    for step in range(8 * BUDGET // page_size):
+        index = source.randrange(4 * BUDGET // page_size)
+        new = page(step, page_size, source.choice(("zero", "text", "raw", "raw")))
+        while not swap.has_room(1):
+            assert files.batch or files.begin(heads=True)
+            files.finish()
+        assert swap.put(1, index, new)
+        model[index] = new
+        if step % 5 == 0 and model:
+            victim = source.choice(sorted(model))
+            assert swap.flush_page(1, victim) == 1
+            del model[victim]
+        cache.put_many(step % 5, step, run(step % 100, 8))
+        # Batches begin and end at any time; now and then a page cannot be written.
+        if files.batch is None and (core.writeback.needed or step % 50 == 0):
+            files.begin(heads=heads)
+        elif files.batch is not None and source.random() < 0.3:
+            files.finish(lambda _: source.random() < 0.9)
+        if step % 100 == 0:
+            check_account(core, pinned=files.batch is not None)
+    if files.batch is not None:
+        files.finish()
+    check_account(core)
+    figures = swap.statistics()
+    assert figures["overflow_pages"] * page_size > BUDGET
+    assert figures["no_mem_puts"] == 0
+    gone = figures["dup_puts_replaced"] + figures["flushs_found"]
+    assert figures["good_puts"] - gone == figures["pages"] == len(model)
+    for index in range(4 * BUDGET // page_size):
+        outside = files.outside(swap, 1, index, 1)
+        assert (outside.get(index) or swap.get(1, index)) == model.get(index)
+    assert other.get_many(1, 0, 100) == split(run(0, 100))
+    written = core.statistics()["reclaim"]["written_back_pages"]
+    assert written >= figures["overflow_pages"]
+    client.destroy_pool(swap)
+    client.destroy_pool(other)
+    client.destroy_pool(cache)
+    while core.sweep(1):
+        check_account(core)
+    assert core._arena.charged_bytes == 0
 
 
 @page_sizes

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 from rig import Rig
 
+from tmemfs.config import SwapSpec
 from tmemfs.fuse.attributes import Timeouts
 from tmemfs.fuse.control import Control
 from tmemfs.fuse.failsafe import Failsafe
 from tmemfs.fuse.operations import Operations
-from tmemfs.volumes.spill import Spiller
-from tmemfs.volumes.swap import SwapVolume
+from tmemfs.volumes.swaps import Swaps
 
 ABOUT = {"version": "1.2.3", "pid": 4711, "source": "/s", "mountpoint": "/m"}
 
@@ -32,12 +32,10 @@ class Handlers(SimpleNamespace):
 def handlers(tmp_path: Path) -> Iterator[Handlers]:
     (tmp_path / "source").mkdir()
     rig = Rig(tmp_path / "source")
-    pool = rig.client.new_pool("swap0", kind="persistent")
     failsafe = Failsafe()
     control = Control(
         rig.core,
-        [SwapVolume("swap0", 1 << 20, pool)],
-        Spiller(rig.core.writeback, {}),
+        Swaps(rig.core, rig.client, [SwapSpec("swap0", 1 << 20)]),
         ABOUT,
         lambda: {"failsafe": failsafe.statistics()},
     )

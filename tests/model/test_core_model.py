@@ -1,11 +1,12 @@
 """T18: the core against a dict, in any order that hypothesis can think of.
 
-Budgets are so small that pages are evicted, moved, cleaned and refused all the time. After every
-step the whole account is recounted.
+Budgets are so small that pages are evicted, moved, cleaned and refused all the time, and leave for
+files where they can. After every step the whole account is recounted.
 """
 
 from typing import Any
 
+import pytest
 from account import check_account
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,10 +20,18 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from overflow_files import OverflowFiles
 from page_data import page
 
-from tmemfs.errors import BudgetError
-from tmemfs.tmem import INDEX_LIMIT, INVALID_OBJECT_ID, MIN_BUDGET, Core, Pool
+from tmemfs.errors import BudgetError, CorruptPage
+from tmemfs.tmem import (
+    INDEX_LIMIT,
+    INVALID_OBJECT_ID,
+    MIN_BUDGET,
+    Core,
+    PersistentPool,
+    Pool,
+)
 
 SIZES = (4096, 8192, 65536)
 
@@ -35,6 +44,7 @@ indices = st.one_of(
 # Some runs are large beside the budget.
 counts = st.sampled_from([1, 1, 2, 3, 10, 65, 130])
 budgets = st.integers(MIN_BUDGET, 2 * MIN_BUDGET)
+pool_kinds = st.sampled_from(["ephemeral", "persistent", "overflowing"])
 # Runs are of a single kind, or of all of them in turn.
 kinds = st.sampled_from(["zero", "word", "text", "raw", "raw", "raw", "mix"])
 
@@ -57,11 +67,18 @@ class CoreMachine(RuleBasedStateMachine):
     @initialize(budget=budgets, size=st.sampled_from(SIZES), target=pools)
     def start(self, budget: int, size: int) -> Any:
         self.core = Core(budget, capacity=2 * MIN_BUDGET)
+        self.files = OverflowFiles(self.core)
         self.clients = [self.core.new_client("one"), self.core.new_client("two")]
-        return multiple(*(self._new(0, kind, size) for kind in ("ephemeral", "persistent")))
+        first = ("ephemeral", "persistent", "overflowing")
+        return multiple(*(self._new(0, kind, size) for kind in first))
 
     def _new(self, client: int, kind: Any, size: int, uuid: int | None = None) -> Pool:
-        pool = self.clients[client].new_pool("pool", kind=kind, page_size=size, uuid=uuid)
+        new = self.clients[client].new_pool
+        pool: Pool
+        if kind == "overflowing":
+            pool = new("pool", kind="persistent", page_size=size, overflows=True)
+        else:
+            pool = new("pool", kind=kind, page_size=size, uuid=uuid)
         self.pages.setdefault(pool, {})
         names = ("puts", "good_puts", "gets", "found_gets", "flushs", "flushs_found")
         self.told.setdefault(pool, dict.fromkeys(names, 0))
@@ -69,10 +86,10 @@ class CoreMachine(RuleBasedStateMachine):
 
     # -- pools -------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.pages) < 6)
+    @precondition(lambda self: len(self.pages) < 7)
     @rule(
         client=st.integers(0, 1),
-        kind=st.sampled_from(["ephemeral", "persistent"]),
+        kind=pool_kinds,
         size=st.sampled_from(SIZES),
         target=pools,
     )
@@ -197,13 +214,26 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(pool=pools, object_id=objects, index=indices, count=counts)
     def get(self, pool: Pool, object_id: int, index: int, count: int) -> None:
-        self.told[pool]["gets"] += count
-        for i, found in enumerate(pool.get_many(object_id, index, count)):
-            self._found(pool, (object_id, index + i), found)
+        outside = self.files.outside(pool, object_id, index, count)
+        for at, found in outside.items():
+            assert found == self.pages[pool][object_id, at]
+        # What is in memory between them.
+        ends = sorted({*outside, index + count})
+        first = index
+        for end in ends:
+            if first < end:
+                self.told[pool]["gets"] += end - first
+                for i, found in enumerate(pool.get_many(object_id, first, end - first), first):
+                    self._found(pool, (object_id, i), found)
+            first = end + 1
 
     @rule(pool=pools, object_id=objects, index=indices)
     def get_and_flush(self, pool: Pool, object_id: int, index: int) -> None:
         self.told[pool]["gets"] += 1
+        if self.files.outside(pool, object_id, index, 1):
+            with pytest.raises(CorruptPage):
+                pool.get_and_flush(object_id, index)
+            return
         found = pool.get_and_flush(object_id, index)
         self._found(pool, (object_id, index), found)
         if self.pages[pool].pop((object_id, index), None) is not None:
@@ -254,6 +284,37 @@ class CoreMachine(RuleBasedStateMachine):
         expected = pool.number + object_id if pool.objects.find(object_id) else 0
         assert pool.stamp(object_id) == expected
 
+    # -- what leaves memory ------------------------------------------------------------------
+
+    @precondition(lambda self: self.files.batch is None)
+    @rule(heads=st.booleans())
+    def begin_to_leave(self, heads: bool) -> None:
+        self.files.begin(heads=heads)
+
+    @precondition(lambda self: self.files.batch is not None)
+    @rule(apart=st.sampled_from([0, 0, 1, 3]))
+    def have_left(self, apart: int) -> None:
+        """All of them, none of them, or some."""
+        self.files.finish(lambda number: not apart or number % apart > 0)
+
+    @rule(heads=st.booleans(), batches=st.integers(1, 9))
+    def leave(self, heads: bool, batches: int) -> None:
+        if self.files.batch is not None:
+            self.files.finish()
+        for _ in range(batches):
+            self.files.leave(heads=heads)
+
+    @rule(pool=pools, object_id=objects, index=indices)
+    def bring_back(self, pool: Pool, object_id: int, index: int) -> None:
+        outside = self.files.outside(pool, object_id, index, 1)
+        if isinstance(pool, PersistentPool) and outside and pool.has_room(1):
+            pool.use_outside(object_id, index)
+            assert pool.use_outside(object_id, index)
+            assert pool.put(object_id, index, outside[index])
+            assert not pool.use_outside(object_id, index)
+            self.told[pool]["puts"] += 1
+            self.told[pool]["good_puts"] += 1
+
     # -- the budget --------------------------------------------------------------------------
 
     @rule(budget=budgets, at_once=st.booleans())
@@ -267,26 +328,37 @@ class CoreMachine(RuleBasedStateMachine):
             assert budget < self.core.budget
         else:
             assert self.core.budget == budget
-            self.settled = at_once
+            self.settled = at_once and self._can_be_settled()
 
     @rule()
     def shrink_to_the_byte(self) -> None:
         needed = self.core._reclaim.must_keep()
         if self.core.smallest_budget <= needed <= self.core.budget:
+            self.leave(heads=True, batches=0)
             self.core.set_budget(needed)
+            while self.core._arena.charged_bytes > needed and self.files.leave(heads=True):
+                while self.core.shrink():
+                    pass
             self.settled = True
 
     @precondition(lambda self: not self.settled)
     @rule(segments=st.integers(1, 4))
     def shrink(self, segments: int) -> None:
-        self.settled = not self.core.shrink(segments)
+        self.settled = not self.core.shrink(segments) and self._can_be_settled()
+
+    def _can_be_settled(self) -> bool:
+        """Whether shrinking has done all: where pages can leave, it does not do so for them."""
+        return self.core._arena.charged_bytes <= self.core.budget or not any(
+            isinstance(p, PersistentPool) and p.overflows for p in self.core.pools
+        )
 
     # -- after every step --------------------------------------------------------------------
 
     @invariant()
     def the_account_is_right(self) -> None:
         if hasattr(self, "core"):
-            check_account(self.core, settled=self.settled)
+            pinned = self.files.batch is not None
+            check_account(self.core, settled=self.settled, pinned=pinned)
 
     @invariant()
     def the_counters_are_right(self) -> None:
@@ -304,13 +376,16 @@ class CoreMachine(RuleBasedStateMachine):
             return
         for pool, model in self.pages.items():
             for handle, expected in model.items():
-                found = pool.get(*handle)
+                outside = self.files.outside(pool, *handle, 1)
+                found = outside[handle[1]] if outside else pool.get(*handle)
                 assert found == expected or (found is None and pool.kind == "ephemeral")
         for client in self.clients:
             for pool in list(client.pools):
                 client.destroy_pool(pool)
         while self.core.sweep(3):
             check_account(self.core, settled=False)
+        if self.files.batch is not None:
+            assert self.files.finish() == 0
         assert self.core._arena.charged_bytes == 0
         assert self.core.pools == ()
         self.core.close()

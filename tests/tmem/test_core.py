@@ -9,7 +9,7 @@ from page_data import KINDS, page, run, split
 
 from tmemfs.errors import BudgetError, BudgetInUse
 from tmemfs.tmem import MIN_BUDGET, Client, Core, Pool
-from tmemfs.tmem.pool import EphemeralPool
+from tmemfs.tmem.ephemeral import EphemeralPool
 from tmemfs.tmem.stats import PoolCounters, ReclaimCounters, as_dict
 
 MIB = 1 << 20
@@ -177,6 +177,33 @@ def test_whatever_is_there_fits_into_what_it_is_said_to_need(seed: int) -> None:
     if needed > core.smallest_budget:
         with pytest.raises(BudgetInUse):
             core.begin_budget(core._reclaim.must_keep() - 1)
+
+
+def test_memory_that_is_there_before_it_is_needed(core: Core, client: Client) -> None:
+    """All of the budget, whatever it is and whatever takes it; never more."""
+    before = resident()
+    core.keep_warm(core.capacity)
+    for budget in (8, 4, 12):
+        core.set_budget(budget * MIB)
+        while core.warm_up():
+            pass
+        check_account(core)
+        assert core.warm_bytes == budget * MIB
+        assert abs(resident() - before - budget * MIB) < 2 * MIB
+    for _ in range(3):
+        pool = client.new_pool("p", kind="persistent", page_size=4096)
+        count = fill(pool)
+        assert count > 10 * MIB // 4096
+        assert core.warm_bytes < MIB
+        assert intact(pool, count)
+        check_account(core)
+        client.destroy_pool(pool)
+        while core.sweep(16):
+            pass
+        check_account(core)
+        # It was only lent, apart from what the tables needed meanwhile.
+        assert core.warm_bytes >= 11 * MIB
+    core.close()
 
 
 def test_shrinking_in_slices(core: Core, client: Client) -> None:

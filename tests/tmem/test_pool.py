@@ -165,6 +165,7 @@ def test_counters_of_a_life(core: Core, client: Client) -> None:
         "flush_objs": 0,
         "flush_objs_found": 0,
         "corrupt_pages": 0,
+        "overflow_pages": 0,
     }
     assert pool.counters.missed_gets == 6
     check_account(core)

@@ -8,7 +8,9 @@ from account import check_account
 from page_data import KINDS, page, run, split
 
 from tmemfs.tmem import MIN_BUDGET, Client, Core
-from tmemfs.tmem.pool import EphemeralPool, PersistentPool, Pool
+from tmemfs.tmem.ephemeral import EphemeralPool
+from tmemfs.tmem.persistent import PersistentPool
+from tmemfs.tmem.pool import Pool
 from tmemfs.tmem.reclaim import PATIENCE, RESERVE_SEGMENTS
 
 # Pages that do not compress: so many go into a segment, and so many segments are for pages (one

@@ -24,8 +24,8 @@ from tmemfs.fuse.inodes import OWN_NUMBERS
 from tmemfs.fuse.metrics import render
 from tmemfs.tmem import Core
 from tmemfs.units import parse_size
-from tmemfs.volumes.spill import Spiller
-from tmemfs.volumes.swap import SwapVolume
+from tmemfs.volumes.swaps import Swaps
+from tmemfs.volumes.writebehind import WriteBehind
 
 NAME = b".tmemfs"
 
@@ -80,7 +80,7 @@ class Snapshot:
 class OpenSwap:
     """A swap volume, as opened."""
 
-    def __init__(self, volume: SwapVolume) -> None:
+    def __init__(self, volume: WriteBehind) -> None:
         self.read = volume.read
         self.write = volume.write
         self.fallocate = volume.fallocate
@@ -89,21 +89,19 @@ class OpenSwap:
 class Control:
     """What is below ``.tmemfs``: *core*'s figures and budget, and *swaps* by name.
 
-    *spiller* takes their pages to disk when the budget is lowered. *about* is what else the status
-    tells: version, pid, source, mountpoint; *extra* is asked for what it has to say each time.
+    *about* is what else the status tells: version, pid, source, mountpoint; *extra* is asked for
+    what it has to say each time.
     """
 
     def __init__(
         self,
         core: Core,
-        swaps: list[SwapVolume],
-        spiller: Spiller,
+        swaps: Swaps,
         about: dict[str, Any],
         extra: Callable[[], dict[str, Any]],
     ) -> None:
         self._core = core
         self._swaps = swaps
-        self._spiller = spiller
         self._about = about
         self._extra = extra
         self._since = time.monotonic()
@@ -116,10 +114,10 @@ class Control:
             b"budget", 0o644, lambda: Snapshot(f"{self._core.budget}\n", self._set_budget)
         )
         swap = self._add(b"swap", stat.S_IFDIR | 0o755, self.directory)
-        for volume in swaps:
-            entry = self._add(os.fsencode(volume.name), stat.S_IFREG | 0o600, swap)
-            entry.size = volume.size
-            entry.opener = lambda volume=volume: OpenSwap(volume)
+        for front in swaps.volumes:
+            entry = self._add(os.fsencode(front.volume.name), stat.S_IFREG | 0o600, swap)
+            entry.size = front.volume.size
+            entry.opener = lambda front=front: OpenSwap(front)
 
     def __contains__(self, number: int) -> bool:
         return number in self._entries
@@ -174,16 +172,18 @@ class Control:
 
     def status(self) -> dict[str, Any]:
         """Return everything there is to say; ``memory``, ``pools`` and ``reclaim`` are numbers."""
+        self._swaps.settle()
         figures = self._core.statistics()
         figures["memory"]["rss_bytes"] = _resident()
         uptime = round(time.monotonic() - self._since, 3)
-        swaps = [volume.statistics() for volume in self._swaps]
+        swaps = self._swaps.statistics()
         return {**self._about, "uptime_seconds": uptime, **figures, "swaps": swaps, **self._extra()}
 
     def _status_text(self) -> str:
         return json.dumps(self.status(), indent=2) + "\n"
 
     async def _set_budget(self, text: str) -> None:
+        self._swaps.settle()
         try:
             self._core.begin_budget(parse_size(text))
         except BudgetInUse as error:
@@ -193,7 +193,7 @@ class Control:
         while self._core.shrink():
             # A large step down is made in slices, so that nobody else waits for it.
             await trio.lowlevel.checkpoint()
-        await self._spiller.settle()
+        await self._swaps.fit()
         for _ in safety.touching(self._core.warm_up):
             await trio.lowlevel.checkpoint()
 

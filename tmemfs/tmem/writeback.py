@@ -11,7 +11,7 @@ queue. Pages that do not compress come before all others: they gain most.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import islice
 
 from tmemfs.errors import CorruptPage
@@ -68,7 +68,8 @@ class Batch:
         To be called once, before anything else is asked of the pool. A page that does not decode
         stays where it is.
         """
-        victims, self._victims = sorted(self._victims, key=lambda v: (v[0].id, v[1])), []
+        # Pages of zeros that were put again in the same segment were met twice there.
+        victims, self._victims = sorted(set(self._victims), key=lambda v: (v[0].id, v[1])), []
         pages = []
         for owner, index, location in victims:
             try:
@@ -117,24 +118,19 @@ class Writeback:
         """Whether, having begun, no more of them have to leave."""
         return self._taken() <= LOW * self._available()
 
-    def begin(self, *, heads: bool = False) -> Batch | None:
+    def begin(self, *, heads: bool = False, avoid: Container[PersistentPool] = ()) -> Batch | None:
         """Return the pages that should leave next, None when there are none that may.
 
         With *heads*, those of segments that are being filled may too, when there are no others.
+        Pages of the pools to *avoid* come last.
         """
         pools = [p for p in self._persistent() if p.overflows]
         pools.sort(key=lambda pool: pool.segments, reverse=True)
-        for from_heads in (False, True) if heads else (False,):
-            for pool in pools:
-                batch = Batch(pool)
-                for spare_used in (True, False):
-                    for segment in islice(_queue(pool, heads=from_heads), PATIENCE):
-                        if batch.full or not batch.add(segment, spare_used=spare_used):
-                            break
-                        segment.log.segments.move_to_end(segment.number)
-                    if batch:
+        for avoided in (False, True):
+            for from_heads in (False, True) if heads else (False,):
+                for pool in pools:
+                    if (pool in avoid) == avoided and (batch := _batch(pool, heads=from_heads)):
                         return batch
-                batch.finish(())
         return None
 
     def finish(self, batch: Batch, checksums: Sequence[int | None]) -> int:
@@ -153,6 +149,19 @@ class Writeback:
         """How many segments the budget has beside tables and reserve."""
         left = self._reclaim.limit - self._arena.metadata_bytes
         return left / self._arena.segment_size - RESERVE_SEGMENTS
+
+
+def _batch(pool: PersistentPool, *, heads: bool) -> Batch | None:
+    batch = Batch(pool)
+    for spare_used in (True, False):
+        for segment in islice(_queue(pool, heads=heads), PATIENCE):
+            if batch.full or not batch.add(segment, spare_used=spare_used):
+                break
+            segment.log.segments.move_to_end(segment.number)
+        if batch:
+            return batch
+    batch.finish(())
+    return None
 
 
 def _queue(pool: PersistentPool, *, heads: bool) -> list[Segment]:

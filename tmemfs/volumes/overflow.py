@@ -14,13 +14,14 @@ import os
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import trio
 
+from tmemfs.volumes.runs import runs
 from tmemfs.volumes.slots import FIRST, SLOT, open_slots
 
 log = logging.getLogger(__name__)
@@ -111,8 +112,9 @@ class OverflowFile:
     def _write(self, pages: list[tuple[int, bytes]]) -> list[int | None]:
         view = self._buffers.view
         checksums: list[int | None] = []
-        for run in _runs(pages):
-            first, size = run[0][0], len(run) * SLOT
+        for start, count in runs([slot for slot, _ in pages], _BUFFER_SLOTS):
+            run, size = pages[start : start + count], count * SLOT
+            first = run[0][0]
             for place, (_, page) in enumerate(run):
                 view[place * SLOT : (place + 1) * SLOT] = page
             try:
@@ -142,18 +144,6 @@ class OverflowFile:
 def checksum(slot: int, page: bytes) -> int:
     """Return what tells that *page* is the one that was written to *slot*, an int of 32 bits."""
     return zlib.crc32(page, slot)
-
-
-def _runs(pages: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    """Split pages in the order of slots into runs of adjacent ones that fit into a buffer."""
-    run: list[tuple[int, bytes]] = []
-    for slot, page in pages:
-        if run and (slot != run[-1][0] + 1 or len(run) == _BUFFER_SLOTS):
-            yield run
-            run = []
-        run.append((slot, page))
-    if run:
-        yield run
 
 
 async def _in_thread(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 from tmemfs.tmem import PersistentPool
 from tmemfs.volumes.overflow import OverflowFile, checksum
+from tmemfs.volumes.runs import runs
 from tmemfs.volumes.spill import Spiller
 from tmemfs.volumes.swap import OBJECT, SwapVolume
 
@@ -44,10 +45,13 @@ class OverflowingSwapVolume(SwapVolume):
 
     def write(self, offset: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
         self._check_end(offset + len(buf))
-        if self._outside(self._edges(offset, buf)) or not self._write(offset, buf, {}):
-            return self._write_slowly(offset, buf)
+        return len(buf) if self.write_now(offset, buf) else self._write_slowly(offset, buf)
+
+    def write_now(self, offset: int, buf: bytes) -> bool:
+        if self._outside(self._edges(offset, buf)) or not super().write_now(offset, buf):
+            return False
         self._spiller.poke()
-        return len(buf)
+        return True
 
     def statistics(self) -> dict[str, Any]:
         figures = {"overflow_pages": self._pool.overflow_pages, **self._file.statistics()}
@@ -89,7 +93,7 @@ class OverflowingSwapVolume(SwapVolume):
             told = {index: checksum(index, page) for index, page in outside.items()}
             if told != self._outside(edges):
                 continue
-            if self._write(offset, buf, outside):
+            if self._put_run(offset, buf, outside):
                 return
             if not await self._spiller.make_room():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -106,35 +110,40 @@ class OverflowingSwapVolume(SwapVolume):
             missing = [i for i in wanted if i not in found or found[i][0] != wanted[i]]
             if not missing:
                 return {i: found[i][1] for i in wanted}, count
-            loaded = await self._load(missing)
+            loaded, unreadable = await self._load(missing)
             found.update({i: (checksum(i, page), page) for i, page in loaded.items()})
             now = self._pool.checksums(OBJECT, first, count)
             for index in missing:
                 # What was written or flushed meanwhile may well be something else in its slot.
                 if now.get(index) != wanted[index]:
                     continue
-                if index not in loaded or found[index][0] != wanted[index]:
-                    if index in loaded:
-                        self._file.failed(f"slot {index} has a wrong checksum")
-                    count = index - first
-                    break
+                if index in loaded and found[index][0] != wanted[index]:
+                    self._file.failed(f"slot {index} has a wrong checksum")
+                elif index != unreadable:
+                    continue
+                count = index - first
+                break
             if not count:
                 raise OSError(errno.EIO, f"page {first} cannot be read from the overflow file")
 
-    async def _load(self, slots: list[int]) -> dict[int, bytes]:
-        """Return what is in *slots*, which are in order; those that cannot be read are left out."""
+    async def _load(self, slots: list[int]) -> tuple[dict[int, bytes], int | None]:
+        """Return what is in *slots* up to the first that cannot be read, and which that is."""
         loaded: dict[int, bytes] = {}
-        for first, count in _runs(slots):
+        for place, count in runs(slots):
+            first = slots[place]
             try:
                 loaded.update(enumerate(await self._file.read(first, count), first))
             except OSError as error:
                 if count == 1:
                     self._file.failed(f"slot {first} not read: {error.strerror}")
-                    continue
+                    return loaded, first
                 # It is one of them, most likely.
                 for slot in range(first, first + count):
-                    loaded.update(await self._load([slot]))
-        return loaded
+                    one, unreadable = await self._load([slot])
+                    loaded.update(one)
+                    if unreadable is not None:
+                        return loaded, unreadable
+        return loaded, None
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -158,12 +167,3 @@ class OverflowingSwapVolume(SwapVolume):
                     raise
                 break
         return b"".join(pages)
-
-
-def _runs(slots: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield (first, count) of each stretch of adjacent slots."""
-    first = 0
-    for place in range(1, len(slots) + 1):
-        if place == len(slots) or slots[place] != slots[place - 1] + 1:
-            yield slots[first], place - first
-            first = place

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import trio
 
 from tmemfs.tmem import PersistentPool, Writeback
+from tmemfs.tmem.writeback import Batch
 from tmemfs.volumes.overflow import OverflowFile
 
 
@@ -18,6 +19,8 @@ class Spiller:
         self._files = files
         self._wake = trio.Event()
         self._round = _Round()
+        # Whose file could not be written last: others must not have to wait for it.
+        self._failing: set[PersistentPool] = set()
 
     def poke(self) -> None:
         """To be called when pages were put: they may be too many now."""
@@ -56,10 +59,18 @@ class Spiller:
                     break
 
     async def _move_some(self) -> bool:
-        """Move one batch; False when there is none, or nothing of it could be written."""
-        batch = self._writeback.begin(heads=self._round.awaited)
-        if batch is None:
-            return False
+        """Move one batch; False when there is none, or nothing of any pool could be written."""
+        while batch := self._writeback.begin(heads=self._round.awaited, avoid=self._failing):
+            if await self._move(batch):
+                self._failing.discard(batch.pool)
+                return True
+            if batch.pool in self._failing:
+                break
+            self._failing.add(batch.pool)
+        return False
+
+    async def _move(self, batch: Batch) -> bool:
+        """Move *batch*; False when nothing of it could be written."""
         pages = batch.pages()
         checksums: list[int | None] = [None] * len(pages)
         try:

@@ -63,9 +63,17 @@ class SwapVolume:
         changed then.
         """
         self._check_end(offset + len(buf))
-        if not self._write(offset, buf, {}):
+        if not self.write_now(offset, buf):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return len(buf)
+
+    def write_now(self, offset: int, buf: bytes) -> bool:
+        """Write *buf*, which ends within the volume; False if there is no room for it now."""
+        return self._put_run(offset, buf, {})
+
+    def has_room(self, pages: int) -> bool:
+        """Say whether so many more pages can be written now, whatever is in them."""
+        return self._pool.has_room(pages)
 
     async def fallocate(self, mode: int, offset: int, length: int) -> None:
         """Do what fallocate(2) does to *length* bytes at *offset*, as far as the size is fixed.
@@ -120,7 +128,7 @@ class SwapVolume:
         if end > self.size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _write(self, offset: int, buf: bytes, outside: Mapping[int, bytes]) -> bool:
+    def _put_run(self, offset: int, buf: bytes, outside: Mapping[int, bytes]) -> bool:
         """Put the pages of *buf*; False, and nothing has changed, when there is no room for them.
 
         *outside* are the pages of the run that are not in memory.

@@ -1,0 +1,236 @@
+"""What was acknowledged is read back at once, reaches the volume in order, and is never lost."""
+
+import errno
+import random
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+import trio
+from account import check_account
+from page_data import page, run
+from trio.testing import wait_all_tasks_blocked
+
+from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE
+from tmemfs.tmem import MIN_BUDGET, Core, PersistentPool
+from tmemfs.volumes.runs import runs
+from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
+from tmemfs.volumes.writebehind import LIMIT, WriteBehind
+
+PAGES = 2 * LIMIT
+
+
+class Waiting(SwapVolume):
+    """A volume that has no room until `room` is set, as one with an overflow file may be."""
+
+    def __init__(self, name: str, size: int, pool: PersistentPool) -> None:
+        super().__init__(name, size, pool)
+        self.room = trio.Event()
+        self.waiting = 0
+
+    def write_now(self, offset: int, buf: bytes) -> bool:
+        return False
+
+    def write(self, offset: int, buf: bytes) -> Coroutine[Any, Any, int]:
+        return self._write_later(offset, buf)
+
+    async def _write_later(self, offset: int, buf: bytes) -> int:
+        self.waiting += 1
+        await self.room.wait()
+        assert super().write_now(offset, buf)
+        return len(buf)
+
+
+@pytest.fixture
+def core() -> Iterator[Core]:
+    core = Core(64 << 20)
+    yield core
+    check_account(core)
+
+
+@pytest.fixture
+def pool(core: Core) -> PersistentPool:
+    return core.new_client("test").new_pool("s", kind="persistent")
+
+
+@pytest.fixture
+def front(pool: PersistentPool) -> WriteBehind:
+    return WriteBehind(SwapVolume("s", PAGES * PAGE_SIZE, pool))
+
+
+def read(front: WriteBehind, offset: int, size: int) -> bytes:
+    found = front.read(offset, size)
+    assert not isinstance(found, Coroutine)
+    return bytes(found)
+
+
+async def do(result: Any) -> Any:
+    return await result if isinstance(result, Coroutine) else result
+
+
+def test_a_write_is_there_before_the_volume_has_it(
+    front: WriteBehind, pool: PersistentPool
+) -> None:
+    data = run(1, 5)
+    assert front.write(3 * PAGE_SIZE, data) == len(data)
+    assert pool.statistics()["puts"] == 0
+    assert read(front, 3 * PAGE_SIZE, len(data)) == data
+    # Beside it, and across its pages.
+    around = bytes(PAGE_SIZE) + data + bytes(PAGE_SIZE)
+    assert read(front, 2 * PAGE_SIZE + 100, len(around) - 200) == around[100:-100]
+    assert read(front, 4 * PAGE_SIZE + 7, 9) == data[PAGE_SIZE + 7 : PAGE_SIZE + 16]
+    front.settle()
+    assert pool.statistics()["good_puts"] == 5
+    assert read(front, 3 * PAGE_SIZE, len(data)) == data
+
+
+async def test_the_task_gives_it_to_the_volume(
+    front: WriteBehind, pool: PersistentPool, nursery: trio.Nursery
+) -> None:
+    nursery.start_soon(front.run)
+    for index in range(100):
+        front.write(2 * index * PAGE_SIZE, page(index))
+    assert pool.statistics()["pages"] == 0
+    await wait_all_tasks_blocked()
+    assert pool.statistics()["pages"] == 100
+    assert all(read(front, 2 * i * PAGE_SIZE, PAGE_SIZE) == page(i) for i in range(100))
+    front.write(0, page(1000))
+    await wait_all_tasks_blocked()
+    assert pool.get(0, 0) == page(1000)
+
+
+def test_no_more_than_the_limit_is_noted(front: WriteBehind, pool: PersistentPool) -> None:
+    chunk = run(1, 128)
+    for first in range(0, LIMIT, 128):
+        front.write(first * PAGE_SIZE, chunk)
+    assert pool.statistics()["puts"] == 0
+    front.write(LIMIT * PAGE_SIZE, chunk)
+    assert pool.statistics()["puts"] == 128, "straight to the volume"
+    for first in range(0, LIMIT + 128, 128):
+        assert read(front, first * PAGE_SIZE, len(chunk)) == chunk
+
+
+def test_beyond_the_end_is_refused(front: WriteBehind) -> None:
+    with pytest.raises(OSError, match="space") as caught:
+        front.write((PAGES - 1) * PAGE_SIZE, run(1, 2))
+    assert caught.value.errno == errno.ENOSPC
+    assert read(front, (PAGES - 1) * PAGE_SIZE, PAGE_SIZE) == bytes(PAGE_SIZE)
+    assert front.write(5, b"") == 0
+
+
+async def test_what_finds_no_room_stays_and_is_tried_again(nursery: trio.Nursery) -> None:
+    core = Core(MIN_BUDGET)
+    client = core.new_client("test")
+    pool, other = (client.new_pool(name, kind="persistent") for name in "ab")
+    front = WriteBehind(SwapVolume("a", PAGES * PAGE_SIZE, pool))
+    front.write(0, run(1, 8))
+    index = 0
+    while other.put(0, index, page(index)):
+        index += 1
+    nursery.start_soon(front.run)
+    await wait_all_tasks_blocked()
+    assert pool.statistics()["good_puts"] < 8
+    assert read(front, 0, 8 * PAGE_SIZE) == run(1, 8)
+    # What is new is refused, as by the volume, and takes nothing with it.
+    with pytest.raises(OSError, match="space"):
+        await do(front.write(4 * PAGE_SIZE, run(50, 8)))
+    assert read(front, 0, 12 * PAGE_SIZE) == run(1, 8) + bytes(4 * PAGE_SIZE)
+    other.flush_object(0)
+    front.write(20 * PAGE_SIZE, page(7))
+    await wait_all_tasks_blocked()
+    assert pool.statistics()["pages"] == 9
+    assert read(front, 0, 8 * PAGE_SIZE) == run(1, 8)
+    check_account(core)
+
+
+async def test_the_newest_wins_over_one_that_is_still_on_its_way(
+    pool: PersistentPool, nursery: trio.Nursery
+) -> None:
+    volume = Waiting("s", PAGES * PAGE_SIZE, pool)
+    front = WriteBehind(volume)
+    nursery.start_soon(front.run)
+    front.write(0, page(1))
+    await wait_all_tasks_blocked()
+    assert volume.waiting == 1
+    front.write(0, page(2))
+    assert bytes(await do(front.read(0, PAGE_SIZE))) == page(2)
+    # One that cannot be noted, because it is no whole page, comes after both.
+    nursery.start_soon(do, front.write(10, b"new"))
+    await wait_all_tasks_blocked()
+    front.settle()
+    assert pool.statistics()["puts"] == 0, "somebody is at it, and has to come first"
+    volume.room.set()
+    await wait_all_tasks_blocked()
+    assert read(front, 0, PAGE_SIZE) == page(2)[:10] + b"new" + page(2)[13:]
+    assert pool.get(0, 0) == page(2)[:10] + b"new" + page(2)[13:]
+
+
+async def test_a_hole_is_not_filled_by_what_was_noted_before(
+    front: WriteBehind, pool: PersistentPool
+) -> None:
+    front.write(0, run(1, 4))
+    mode = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE
+    await front.fallocate(mode, PAGE_SIZE + 10, 2 * PAGE_SIZE)
+    front.settle()
+    data = run(1, 4)
+    expected = data[: PAGE_SIZE + 10] + bytes(2 * PAGE_SIZE) + data[3 * PAGE_SIZE + 10 :]
+    assert read(front, 0, 4 * PAGE_SIZE) == expected
+    assert pool.statistics()["pages"] == 3
+    front.write(8 * PAGE_SIZE, run(1, 2))
+    await front.fallocate(0, 8 * PAGE_SIZE, 2 * PAGE_SIZE)
+    assert read(front, 8 * PAGE_SIZE, 2 * PAGE_SIZE) == run(1, 2), "that was no hole"
+
+
+async def test_a_hole_takes_what_has_no_room(nursery: trio.Nursery) -> None:
+    core = Core(MIN_BUDGET)
+    client = core.new_client("test")
+    pool, other = (client.new_pool(name, kind="persistent") for name in "ab")
+    front = WriteBehind(SwapVolume("a", PAGES * PAGE_SIZE, pool))
+    front.write(0, run(1, 8))
+    index = 0
+    while other.put(0, index, page(index)):
+        index += 1
+    await front.fallocate(FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 0, 8 * PAGE_SIZE)
+    assert read(front, 0, 8 * PAGE_SIZE) == bytes(8 * PAGE_SIZE)
+    front.settle()
+    assert pool.statistics()["puts"] == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_like_a_run_of_bytes(front: WriteBehind, seed: int) -> None:
+    source = random.Random(seed)
+    size = 64 * PAGE_SIZE
+    model = bytearray(size)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(front.run)
+        for step in range(400):
+            first, count = source.randrange(60), source.randrange(1, 5)
+            offset, data = first * PAGE_SIZE, run(step, count, kind=source.choice(["raw", "zero"]))
+            if source.random() < 0.3:
+                offset, data = offset + source.randrange(4096), data[: source.randrange(len(data))]
+                data = data[: size - offset]
+            match source.choice("wwwrrhst"):
+                case "w":
+                    assert await do(front.write(offset, data)) == len(data)
+                    model[offset : offset + len(data)] = data
+                case "r":
+                    assert (
+                        bytes(await do(front.read(offset, len(data))))
+                        == (model[offset : offset + len(data)])
+                    )
+                case "h" if data:
+                    await front.fallocate(FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, len(data))
+                    model[offset : offset + len(data)] = bytes(len(data))
+                case "s":
+                    front.settle()
+                case "t":
+                    await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert read(front, 0, size) == model
+
+
+def test_runs() -> None:
+    assert list(runs([])) == []
+    assert list(runs([5])) == [(0, 1)]
+    assert list(runs([1, 2, 3, 7, 9, 10])) == [(0, 3), (3, 1), (4, 2)]
+    assert list(runs(range(5), most=2)) == [(0, 2), (2, 2), (4, 1)]

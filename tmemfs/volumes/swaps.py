@@ -1,0 +1,64 @@
+"""The swap volumes of a mount, put together, and the tasks that work for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import trio
+
+from tmemfs.config import SwapSpec
+from tmemfs.tmem import Client, Core, PersistentPool
+from tmemfs.volumes.overflow import OverflowFile
+from tmemfs.volumes.overflowing import OverflowingSwapVolume
+from tmemfs.volumes.spill import Spiller
+from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
+from tmemfs.volumes.writebehind import WriteBehind
+
+
+class Swaps:
+    """A volume for each of *specs*, in pools of *client*, as those who use them see it.
+
+    Somebody has to `run` it. Raises MountFailure where an overflow file cannot be had.
+    """
+
+    def __init__(self, core: Core, client: Client, specs: Iterable[SwapSpec]) -> None:
+        files: dict[PersistentPool, OverflowFile] = {}
+        self._spiller = Spiller(core.writeback, files)
+        self.volumes: list[WriteBehind] = []
+        for spec in specs:
+            overflows = spec.overflow is not None
+            pool = client.new_pool(
+                spec.name, kind="persistent", page_size=PAGE_SIZE, overflows=overflows
+            )
+            if spec.overflow is None:
+                volume = SwapVolume(spec.name, spec.size, pool)
+            else:
+                file = files[pool] = OverflowFile(spec.overflow, spec.size // PAGE_SIZE)
+                volume = OverflowingSwapVolume(spec.name, spec.size, pool, file, self._spiller)
+            self.volumes.append(WriteBehind(volume))
+
+    async def run(self) -> None:
+        """Compress what was written, and take to disk what memory does not hold."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._spiller.run)
+            for volume in self.volumes:
+                nursery.start_soon(volume.run)
+
+    def settle(self) -> None:
+        """Let the pools have what was written, so that their figures are complete."""
+        for volume in self.volumes:
+            volume.settle()
+
+    async def fit(self) -> None:
+        """Wait until enough pages are on disk, after the budget was lowered."""
+        await self._spiller.settle()
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """Return what each volume says of itself."""
+        return [front.volume.statistics() for front in self.volumes]
+
+    def close(self) -> None:
+        """Let go of the overflow files. The pools stay as they are."""
+        for front in self.volumes:
+            front.volume.close()
