@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import memory_limit
-from interrupts import Interrupted, undoing
 from read_tree import files_below, forget, read_all
 from swap_under_pressure import SwapUnderPressure
 from tmemfs_mount import TmemfsMount, mounted, unmount
 
+from tmemfs.cli.interrupts import Interrupted, undoing
 from tmemfs.errors import TmemfsError
 from tmemfs.system import tmemfs_mounts
 from tmemfs.units import parse_size

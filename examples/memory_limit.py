@@ -74,6 +74,11 @@ class MemoryLimit:
         """Bytes of memory that the group uses now."""
         return int((self._group / self._usage_file).read_text())
 
+    def resize(self, size: int) -> None:
+        """Make it another limit."""
+        (self._group / self._limit_file).write_text(str(size))
+        self.size = size
+
     def close(self) -> None:
         """Kill what still runs inside and remove the group; nothing to do is not an error."""
         _remove(self._group)

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from interrupts import Undo
 from loop_swap import swap_on, used_swap
 from memory_limit import MemoryLimit, memory_controller
 from tmemfs_mount import TmemfsMount
+
+from tmemfs.cli.interrupts import Undo
 
 PROGRAM = Path(__file__).with_name("memory_pressure.py")
 MIB = 1 << 20

@@ -57,19 +57,29 @@ class Place:
         os.close(daemon)
 
 
-def run(*argv: object, code: int = 0, **options: object) -> Outcome:
-    """Run a program, which finds the package; it must end with `code`."""
+def run(*argv: object, code: int = 0, path: str = "", **options: object) -> Outcome:
+    """Run a program, which finds the package; it must end with `code`.
+
+    With `path`, a directory, its programs are found before the system's.
+    """
     done = subprocess.run(
         [str(word) for word in argv],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(PACKAGE_PARENT)},
+        env=environment(path),
         **options,  # type: ignore[call-overload]
     )
     outcome = Outcome(done.returncode, done.stdout, done.stderr)
     assert done.returncode == code, outcome
     return outcome
+
+
+def environment(path: str = "") -> dict[str, str]:
+    """What a program needs to find the package and, first of all, the programs in `path`."""
+    first = f"{path}:" if path else ""
+    own = {"PYTHONPATH": str(PACKAGE_PARENT), "PATH": f"{first}{os.environ['PATH']}"}
+    return os.environ | own
 
 
 def await_end(daemon: int) -> None:

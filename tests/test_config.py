@@ -7,8 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmemfs import config, system
-from tmemfs.config import MountConfig, SwapSpec, escape_option, parse_mount, split_options
+from tmemfs.config import (
+    TABLES_PER_PAGE,
+    MountConfig,
+    SwapSpec,
+    escape_option,
+    parse_mount,
+    split_options,
+)
 from tmemfs.errors import MountFailure, UsageError
+from tmemfs.tmem.objects import NODE_OVERHEAD, NODE_PAGES
 
 
 def asked(*options: str, as_root: bool = True, sloppy: bool = False) -> MountConfig:
@@ -98,6 +106,39 @@ def test_what_cannot_be_is_named(option: str, about: str) -> None:
     for sloppy in (False, True):  # sloppiness is about unknown options only
         with pytest.raises(UsageError, match=re.escape(about)):
             asked(option, sloppy=sloppy)
+
+
+def test_what_is_kept_in_reserve() -> None:
+    assert asked("swap=a=1M").reserve is None
+    assert asked("budget=64M", "reserve=16M", "swap=a=1M").reserve == 16 << 20
+    assert asked("budget=64M", "reserve=0").reserve == 0
+    with pytest.raises(UsageError, match="reserve: cannot be more than the budget"):
+        asked("budget=64M", "reserve=65M")
+    with pytest.raises(UsageError, match="reserve: 'much' is not a size"):
+        asked("reserve=much")
+
+
+def test_the_overflow_file_of_a_swap_volume() -> None:
+    made = asked("overflow=b=/o=1", "swap=a=1M", "swap=b=1M")
+    assert made.swaps == (SwapSpec("a", 1 << 20), SwapSpec("b", 1 << 20, "/o=1"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["overflow=a"], "overflow: 'a' must be NAME=FILE"),
+        (["overflow=a="], "overflow: 'a=' must be NAME=FILE"),
+        (["overflow=swap1=/o", "swap=swap0=1M"], "volume 'swap1'; did you mean 'swap0'?"),
+        (["overflow=a=o", "swap=a=1M"], "overflow: 'o' must be an absolute path"),
+        (
+            ["overflow=a=/o", "overflow=b=/o", "swap=a=1M", "swap=b=1M"],
+            "overflow: '/o' is there twice; each volume needs its own",
+        ),
+    ],
+)
+def test_an_overflow_file_that_cannot_be(options: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        asked(*options)
 
 
 def test_two_swap_volumes_cannot_have_one_name() -> None:
@@ -213,3 +254,15 @@ def test_any_file_name_comes_through_libfuse(name: str) -> None:
 @given(st.lists(st.text(st.sampled_from("ab,\\="), min_size=1)))
 def test_what_is_escaped_for_a_list_comes_back_from_it(values: list[str]) -> None:
     assert split_options(",".join(map(escape_option, values))) == values
+
+
+def test_a_budget_too_small_for_the_tables_of_an_overflow() -> None:
+    options = ["swap=s=64G", "overflow=s=/var/tmp/s"]
+    with pytest.raises(UsageError, match="budget: 256M is too little for 64G of swap"):
+        asked(*options, "budget=256M")
+    assert asked(*options, "budget=512M").budget == 512 << 20
+
+
+def test_what_the_index_takes_for_a_page_is_what_it_says() -> None:
+    per_page = 8 + (NODE_OVERHEAD + 8) / NODE_PAGES
+    assert TABLES_PER_PAGE - 1 < per_page <= TABLES_PER_PAGE

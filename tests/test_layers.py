@@ -17,17 +17,17 @@ PACKAGE = Path(tmemfs.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"daemon"},
+    {"daemon", "hardening"},
     {"fuse"},
     {"volumes"},
     {"tmem"},
     {"pages"},
-    {"config"},
-    {"errors", "units", "system", "syscalls", "__init__"},
+    {"config", "loops"},
+    {"errors", "notify", "safety", "units", "system", "syscalls", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-KNOWS_FUSE = {"fuse", "daemon"}
+KNOWS_FUSE = {"fuse"}
 # Memory and its rules: what asks the system for nothing else.
 PURE = {"tmem", "pages"}
 IMPURE = {

@@ -20,6 +20,10 @@ from tmemfs.units import format_size, parse_size
 DEFAULT_PAGE_SIZE = 8192
 SWAP_PAGE = 4096
 SMALLEST_SWAP = 64 << 10
+# What the index takes for a page wherever it is (see `tmemfs.tmem.objects`): a place of eight
+# bytes, and its part of a node.
+TABLES_PER_PAGE = 11
+LARGEST_SWAP = SWAP_PAGE << 32  # the index of a page has 32 bits
 
 # Flags that mount(2) knows and libfuse passes on, each beside the one that takes it back.
 _OPPOSITES = {
@@ -33,7 +37,7 @@ _OPPOSITES = {
 _FLAGS = frozenset(_OPPOSITES) | frozenset(_OPPOSITES.values()) | {"dirsync"}
 _SWITCHES = frozenset({"allow_other", "allow_root", "auto_unmount"})
 _VALUES = frozenset({"fsname", "context", "fscontext", "defcontext", "rootcontext"})
-OWN_KEYS = ("budget", "page_size", "swap", "attr_timeout", "entry_timeout")
+OWN_KEYS = ("budget", "page_size", "swap", "overflow", "reserve", "attr_timeout", "entry_timeout")
 
 # What mount(8), fstab and systemd keep for themselves, and what is so or has no meaning here:
 # default_permissions and nonempty always hold, access times are those of the source.
@@ -49,10 +53,14 @@ _KNOWN = _FLAGS | _SWITCHES | _VALUES | _IGNORED | frozenset(OWN_KEYS) | {"subty
 
 @dataclass(frozen=True, slots=True)
 class SwapSpec:
-    """One swap volume: the name of its file and its size in bytes."""
+    """One swap volume: the name of its file and its size in bytes.
+
+    `overflow` is the absolute path of the file or block device for what the budget does not hold.
+    """
 
     name: str
     size: int
+    overflow: str | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name) or self.name in (".", ".."):
@@ -64,6 +72,12 @@ class SwapSpec:
                 f"swap: the size of {self.name!r} is {self.size} bytes; it must be a multiple of "
                 f"{SWAP_PAGE} and at least {format_size(SMALLEST_SWAP)}"
             )
+        if self.size > LARGEST_SWAP:
+            raise UsageError(
+                f"swap: the size of {self.name!r} is more than {format_size(LARGEST_SWAP)}"
+            )
+        if self.overflow is not None and not os.path.isabs(self.overflow):
+            raise UsageError(f"overflow: {self.overflow!r} must be an absolute path")
 
     @classmethod
     def parse(cls, text: str) -> SwapSpec:
@@ -79,12 +93,15 @@ class MountConfig:
     """Everything the daemon has to know; what cannot be is refused here with a UsageError.
 
     Sizes are bytes, timeouts seconds. `fuse_options` is what the FUSE session gets besides its
-    defaults, each ready for libfuse: ASCII, with commas and backslashes escaped.
+    defaults, each ready for libfuse: ASCII, with commas and backslashes escaped. `reserve` is how
+    much of the budget is taken from the system at the start and kept; None is all of it where
+    there are swap volumes, and nothing where there are none.
     """
 
     source: str
     mountpoint: str
     budget: int
+    reserve: int | None = None
     page_size: int = DEFAULT_PAGE_SIZE
     swaps: tuple[SwapSpec, ...] = ()
     read_only: bool = False
@@ -100,6 +117,8 @@ class MountConfig:
                 raise UsageError(f"{path!r} must be an absolute path")
         if self.budget <= 0:
             raise UsageError("budget: must be more than nothing")
+        if self.reserve is not None and self.reserve > self.budget:
+            raise UsageError("reserve: cannot be more than the budget")
         if not 4096 <= self.page_size <= 65536 or self.page_size & (self.page_size - 1):
             raise UsageError(f"page_size: {self.page_size} must be 4K, 8K, 16K, 32K or 64K")
         for name in ("attr_timeout", "entry_timeout"):
@@ -109,6 +128,17 @@ class MountConfig:
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(f"swap: {name!r} is there twice")
+        files = [swap.overflow for swap in self.swaps if swap.overflow is not None]
+        for file in files:
+            if files.count(file) > 1:
+                raise UsageError(f"overflow: {file!r} is there twice; each volume needs its own")
+        outside = sum(swap.size for swap in self.swaps if swap.overflow is not None)
+        tables = outside // SWAP_PAGE * TABLES_PER_PAGE
+        if tables > self.budget // 2:
+            raise UsageError(
+                f"budget: {format_size(self.budget)} is too little for {format_size(outside)} of "
+                f"swap with overflow: to know where its pages are takes {format_size(tables)}"
+            )
         if self.swaps and self.read_only:
             raise UsageError("swap: nothing can be swapped to a read-only mount")
 
@@ -157,6 +187,7 @@ def parse_mount(
     """
     own: dict[str, str] = {}
     swaps: list[SwapSpec] = []
+    overflows: dict[str, str] = {}
     words: dict[str, str] = {"fsname": f"fsname={escape_option(source)}"}
     if as_root:
         words["allow_other"] = "allow_other"
@@ -171,6 +202,9 @@ def parse_mount(
         _check_value(key, bool(equals), value)
         if key == "swap":
             swaps.append(SwapSpec.parse(value))
+        elif key == "overflow":
+            name, file = split_overflow(value)
+            overflows[name] = file
         elif key in OWN_KEYS:
             own[key] = value
         elif key in _FLAGS:
@@ -180,12 +214,17 @@ def parse_mount(
         elif key != "subtype":
             words[key] = f"{key}={escape_option(value)}" if equals else key
     words.setdefault("rw", "rw")
+    names = {swap.name for swap in swaps}
+    for name in overflows:
+        if name not in names:
+            raise UsageError.unknown("swap volume", name, names)
     return MountConfig(
         source=source,
         mountpoint=mountpoint,
         budget=_budget(own["budget"]) if "budget" in own else default_budget(),
+        reserve=_size("reserve", own["reserve"]) if "reserve" in own else None,
         page_size=_size("page_size", own.get("page_size", str(DEFAULT_PAGE_SIZE))),
-        swaps=tuple(swaps),
+        swaps=tuple(replace(swap, overflow=overflows.get(swap.name)) for swap in swaps),
         read_only=words["rw"] == "ro",
         attr_timeout=_seconds("attr_timeout", own.get("attr_timeout", "1")),
         entry_timeout=_seconds("entry_timeout", own.get("entry_timeout", "1")),
@@ -193,6 +232,14 @@ def parse_mount(
         foreground=foreground,
         debug=debug,
     )
+
+
+def split_overflow(text: str) -> tuple[str, str]:
+    """The name and the file that `NAME=FILE` means."""
+    name, _, file = text.partition("=")
+    if not (name and file):
+        raise UsageError(f"overflow: {text!r} must be NAME=FILE, as in swap0=/var/lib/swap0")
+    return name, file
 
 
 def _check_value(key: str, given: bool, value: str) -> None:

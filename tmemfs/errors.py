@@ -113,6 +113,12 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class SwapFailure(TmemfsError):
+    """Swap on a volume could not be turned on, or off; the message says what is left of it."""
+
+    exit_code = 32
+
+
 class BadPool(TmemfsError, ValueError):
     """A pool was asked for with a page size, kind or uuid that cannot be; nothing was created."""
 

@@ -58,6 +58,15 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def available_memory() -> int:
+    """How many bytes programs can get without swapping: MemAvailable of proc(5)."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
 def read_mounts(path: str = "/proc/self/mountinfo") -> list[Mount]:
     """All mounts that this process sees, a mount on top of another one after it."""
     with open(path, "rb") as file:

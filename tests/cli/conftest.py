@@ -68,7 +68,30 @@ FIGURES: dict[str, Any] = {
     "pools": [CACHE, SWAP],
     "reclaim": {"evicted_pgs": 17, "evict_attempts": 2, "moved_pgs": 1, "cleaned_segments": 0},
     "failsafe": {"count": 0, "last": None},
+    "swaps": [
+        {
+            "name": "swap0",
+            "size": 8 << 30,
+            "overflow": "/var/lib/swap0",
+            "overflow_pages": 5,
+            "overflow_reads": 6,
+            "overflow_writes": 7,
+            "overflow_errors": 0,
+        }
+    ],
+    "safety": [
+        {"step": "lock_memory", "done": True, "text": "memory is locked"},
+        {"step": "real_time", "done": False, "text": "may wait: grant CAP_SYS_NICE"},
+    ],
+    "discard": True,
 }
+
+
+@pytest.fixture
+def without_swap() -> dict[str, Any]:
+    """The figures of a mount without swap volumes."""
+    return FIGURES | {"pools": [CACHE], "swaps": [], "safety": []}
+
 
 AddMount = Callable[..., Path]
 

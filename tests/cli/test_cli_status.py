@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tmemfs import system
+from tmemfs import loops, system
 from tmemfs.cli import columns, figures
 from tmemfs.cli.main import main
+from tmemfs.loops import Loop, SwapDevice
 from tmemfs.system import Mount
 
 # The figures of conftest.py: a pool 'cache' and an unused pool 'swap0'.
@@ -28,14 +29,59 @@ def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> list[str]:
 # --- the table -------------------------------------------------------------------------------
 
 
-def test_the_default_table(add_mount: AddMount, capsys: pytest.CaptureFixture[str]) -> None:
-    place = str(add_mount())
+def test_the_default_table(
+    add_mount: AddMount, without_swap: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(add_mount(figures=without_swap))
     gap = " " * (len(place) - len("MOUNTPOINT"))
     assert shown(capsys) == [
-        f"MOUNTPOINT{gap} POOL  KIND       DATA COMPR TOTAL RATIO  HIT% MEM-USED MEM-LIMIT",
-        f"{place} cache ephemeral  750M  250M  256M  3.00 87.5%     300M        1G",
-        f"{place} swap0 persistent   0B    0B    0B                 300M        1G",
+        f"MOUNTPOINT{gap} POOL  KIND      DATA COMPR TOTAL RATIO  HIT% MEM-USED MEM-LIMIT",
+        f"{place} cache ephemeral 750M  250M  256M  3.00 87.5%     300M        1G",
     ]
+
+
+@pytest.fixture
+def swap_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every swap volume has a loop device, which is swap."""
+    swap = SwapDevice("/dev/loop3", 8 << 30, 1200 << 20, -2)
+    monkeypatch.setattr(loops, "loop_devices", lambda file: [Loop(swap.device, file, dio=True)])
+    monkeypatch.setattr(loops, "swaps_on", lambda _file: [swap])
+
+
+@pytest.mark.usefixtures("swap_is_on")
+def test_the_default_table_with_swap(
+    add_mount: AddMount, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(add_mount())
+    gap = " " * (len(place) - len("MOUNTPOINT"))
+    columns = "DATA COMPR TOTAL RATIO  HIT% MEM-USED MEM-LIMIT DEVICE     PRIO USED"
+    assert shown(capsys) == [
+        f"MOUNTPOINT{gap} POOL  KIND       {columns}",
+        f"{place} cache ephemeral  750M  250M  256M  3.00 87.5%     300M        1G",
+        f"{place} swap0 persistent   0B    0B    0B                 300M        1G"
+        " /dev/loop3   -2 1.2G",
+    ]
+
+
+def test_a_swap_volume_that_is_not_in_use(
+    add_mount: AddMount, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_mount()
+    document = json.loads("\n".join(shown(capsys, "-J", "-o", "DEVICE,PRIO,USED,SIZE,OVERFLOW")))
+    empty = {"device": None, "prio": None, "used": None}
+    assert document["tmemfs"] == [
+        empty | {"size": None, "overflow": None},
+        empty | {"size": "8G", "overflow": "/var/lib/swap0"},
+    ]
+
+
+def test_what_the_daemon_may_not_do(
+    add_mount: AddMount, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = add_mount()
+    assert shown(capsys, "-n", "-o", "UNSAFE,DISCARD") == ["real_time yes"] * 2
+    assert main(["status", "--verbose"]) == 0
+    assert capsys.readouterr().err == f"tmemfs: {place}: may wait: grant CAP_SYS_NICE\n"
 
 
 def test_no_blanks_at_the_end_of_a_line(
@@ -103,15 +149,21 @@ def test_every_column_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert missing == []
 
 
+@pytest.mark.usefixtures("swap_is_on")
 def test_every_figure_has_a_column(add_mount: AddMount, capsys: pytest.CaptureFixture[str]) -> None:
     add_mount()
     document = json.loads("\n".join(shown(capsys, "--json", "--bytes", "--output-all")))
-    cache = document["tmemfs"][0]
-    empty = {name for name, value in cache.items() if value is None}
+    cache, swap = document["tmemfs"]
+    empty = {name for name, value in (cache | swap).items() if value is None}
     # These the figures of the test leave out, or have none for.
     assert empty == {
         "pers-ate-eph", "written-back-pages", "pool-limit-hit", "put-to-flush", "last-failsafe",
+        "ratio", "hit%",
     }  # fmt: skip
+    assert (swap["device"], swap["prio"], swap["used"]) == ("/dev/loop3", -2, 1200 << 20)
+    assert [swap[f"overflow-{what}"] for what in ("pages", "reads", "writes", "errors")] == [
+        5, 6, 7, 0,
+    ]  # fmt: skip
     assert (cache["no-mem-puts"], cache["found-gets"], cache["flush-objs-found"]) == (1000, 875, 2)
     assert (cache["evicted-pgs"], cache["rss"], cache["failsafes"]) == (17, 340 << 20, 0)
     assert (cache["pid"], cache["uptime"], cache["source"]) == (4711, 93784.5, "/srv/slow")

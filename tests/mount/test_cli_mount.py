@@ -182,6 +182,9 @@ def test_all_columns_but_the_ratios_of_nothing_have_a_figure(place: Place) -> No
     (row,) = json.loads(place.run("status", "-Jb", "--output-all", place.mountpoint).out)["tmemfs"]
     assert {name for name, value in row.items() if value is None} <= {
         "ratio", "hit%", "last-failsafe",
+        # What only a swap volume has.
+        "device", "prio", "used", "size", "unsafe", "overflow", "overflow-pages", "overflow-reads",
+        "overflow-writes", "overflow-errors",
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tmemfs.cli.figures import Figures
@@ -31,11 +31,15 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pool (empty where a mount has none) and all figures of its mount."""
+    """One pool (empty where a mount has none), all figures of its mount, and of a swap volume.
+
+    `volume` is what the daemon says of the volume, with what the kernel says of its device.
+    """
 
     mountpoint: str
     mount: Figures
     pool: Figures
+    volume: Figures = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,11 @@ def _figure(section: str, key: str) -> Callable[[Row], Value]:
     """What finds a plain figure; a figure of the wrong type is none."""
 
     def value(row: Row) -> Value:
-        place: Any = row.pool if section == "pool" else row.mount
-        if section not in ("pool", "mount"):
-            place = place.get(section)
+        places = {"pool": row.pool, "mount": row.mount, "volume": row.volume}
+        place: Any = places[section] if section in places else row.mount.get(section)
         found = place.get(key) if isinstance(place, dict) else None
+        if isinstance(found, bool):
+            return "yes" if found else "no"
         return found if isinstance(found, str | int | float) else None
 
     return value
@@ -147,6 +152,29 @@ _ALL = (
         ("metadata_bytes", "memory for finding the pages of all pools", "MEM-METADATA"),
         ("rss_bytes", "resident memory of the daemon", "RSS"),
     ),
+    *_columns("volume", Kind.TEXT, ("device", "the loop device on a swap volume")),
+    *_columns("volume", Kind.COUNT, ("priority", "of two swaps, the higher is used first", "PRIO")),
+    *_columns(
+        "volume",
+        Kind.SIZE,
+        ("used", "how much the kernel has swapped out to it"),
+        ("size", "how much it can swap out to it"),
+    ),
+    *_columns("volume", Kind.TEXT, ("overflow", "the file for what the budget does not hold")),
+    *_columns(
+        "volume",
+        Kind.COUNT,
+        ("overflow_pages", "pages in the overflow file"),
+        ("overflow_reads", "pages read from it"),
+        ("overflow_writes", "pages written to it"),
+        ("overflow_errors", "times that it failed, or gave back something else"),
+    ),
+    *_columns(
+        "mount",
+        Kind.TEXT,
+        ("discard", "whether what the kernel frees on a swap volume is freed at once"),
+        ("lacking", "what the daemon is not permitted to do to be safe", "UNSAFE"),
+    ),
     *_columns(
         "pool",
         Kind.SIZE,
@@ -204,17 +232,19 @@ _ALL = (
 
 COLUMNS = {column.name: column for column in _ALL}
 DEFAULT = "MOUNTPOINT,POOL,KIND,DATA,COMPR,TOTAL,RATIO,HIT%,MEM-USED,MEM-LIMIT"
+SWAP = "DEVICE,PRIO,USED"
 
 
-def choose(text: str | None) -> list[Column]:
+def choose(text: str | None, *, swap: bool = False) -> list[Column]:
     """The columns of an `--output` list; `+LIST` adds to the default ones. Case does not matter.
 
-    Raises UsageError for a name that is none.
+    The default ones are some more where there is `swap`. Raises UsageError for a name that is none.
     """
+    default = f"{DEFAULT},{SWAP}" if swap else DEFAULT
     if text is None:
-        text = DEFAULT
+        text = default
     elif text.startswith("+"):
-        text = f"{DEFAULT},{text[1:]}"
+        text = f"{default},{text[1:]}"
     names = [name.strip().upper() for name in text.split(",")]
     for name in names:
         if name not in COLUMNS:

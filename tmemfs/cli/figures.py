@@ -13,6 +13,7 @@ from tmemfs.system import Mount
 Figures = dict[str, Any]
 
 STATUS_FILE = ".tmemfs/status.json"
+VOLUMES = ".tmemfs/swap"
 
 
 def find_mount(mountpoint: str) -> Mount:
@@ -50,6 +51,24 @@ def read_figures(mount: Mount) -> Figures:
     if not isinstance(figures, dict):
         raise MountFailure(f"{where}: {STATUS_FILE} holds no object")
     return figures
+
+
+def volumes_of(figures: Figures) -> dict[str, Figures]:
+    """The swap volumes of a mount by name, with what its daemon says of each."""
+    swaps = figures.get("swaps")
+    found = swaps if isinstance(swaps, list) else []
+    return {swap["name"]: swap for swap in found if isinstance(swap, dict) and "name" in swap}
+
+
+def lacking_steps(figures: Figures) -> list[dict[str, str]]:
+    """What the daemon could not do to be safe: a `step` and a `text` each."""
+    steps = figures.get("safety")
+    found = steps if isinstance(steps, list) else []
+    return [
+        {key: str(step.get(key)) for key in ("step", "text")}
+        for step in found
+        if isinstance(step, dict) and not step.get("done")
+    ]
 
 
 def _read(mountpoint: str) -> bytes:

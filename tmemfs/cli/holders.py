@@ -7,14 +7,16 @@ What the caller may not look at, other users' processes above all, is left out.
 
 from __future__ import annotations
 
-import glob
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tmemfs import system
+from tmemfs import loops, system
+from tmemfs.errors import MountFailure
+from tmemfs.loops import Loop
 from tmemfs.system import Mount
 
 
@@ -43,36 +45,35 @@ def _mounts(mount: Mount) -> Iterator[Holder]:
 # --- loop devices ----------------------------------------------------------------------------
 
 
+def refuse_swap(mount: Mount, *, stale: bool) -> None:
+    """Raise MountFailure where something on `mount` is swap."""
+    on = [loop for loop in loops.loop_devices(mount.mountpoint) if loops.swaps_on(loop.file)]
+    if on:
+        force = " --force" if stale else ""
+        where = shlex.quote(mount.mountpoint)
+        raise MountFailure(
+            f"{mount.mountpoint}: is in use as swap ({on[0].device}); first "
+            f"'tmemfs swapoff {os.path.basename(on[0].file)} --mountpoint {where}{force}'"
+        )
+
+
 def _loop_devices(mount: Mount) -> Iterator[Holder]:
-    for attribute in sorted(glob.glob("/sys/block/loop*/loop/backing_file")):
+    for loop in loops.loop_devices(mount.mountpoint):
         with suppress(OSError):  # detached since
-            file = _text(attribute)
-            if file.startswith(mount.mountpoint + "/"):
-                name = attribute.split("/")[3]
-                yield Holder(f"loop device /dev/{name}", f"on {file}, {_use_of_loop(name)}")
+            yield Holder(f"loop device {loop.device}", f"on {loop.file}, {_use_of_loop(loop)}")
 
 
-def _use_of_loop(name: str) -> str:
-    device = f"/dev/{name}"
-    swaps = _swap_devices()
-    if device in swaps:
+def _use_of_loop(loop: Loop) -> str:
+    device = loop.device
+    if device in loops.swap_devices():
         return f"used as swap (swapoff {device} first)"
     mounted = [mount.mountpoint for mount in system.read_mounts() if mount.source == device]
     if mounted:
         return f"mounted at {mounted[0]}"
-    above = os.listdir(f"/sys/block/{name}/holders")
+    above = os.listdir(f"{loops.SYS_BLOCK}/{loop.name}/holders")
     if above:
         return f"used by {', '.join(sorted(above))}"
     return f"not in use (losetup --detach {device})"
-
-
-def _swap_devices() -> frozenset[str]:
-    try:
-        with open("/proc/swaps", "rb") as file:
-            lines = file.read().splitlines()[1:]
-    except FileNotFoundError:  # a kernel without swap
-        return frozenset()
-    return frozenset(system.unescape(line.split()[0]) for line in lines)
 
 
 # --- processes -------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ from tmemfs.errors import InternalError, UsageError, as_error, did_you_mean
 COMMANDS = {
     "mount": "show a directory through a compressed cache, and offer swap files",
     "umount": "take a mount away, naming who holds it, and wait for its end",
+    "swapon": "make compressed memory swap, with one command",
+    "swapoff": "take such swap out of use, and undo all that it took",
+    "check": "say what this machine has, and lacks, for swap volumes",
     "status": "show what is kept, how well it compresses and how often it is found",
 }
 

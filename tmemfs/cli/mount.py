@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 
 from tmemfs import config as options
@@ -18,8 +19,11 @@ sizes:
 
 mount options (-o), also in fstab:
   budget=SIZE         as --budget
+  reserve=SIZE        so much of the budget is taken from the system at the start and kept; default
+                      all of it where there are swap files, which is what makes them safe
   page_size=SIZE      as --page-size
   swap=NAME=SIZE      as --swap, once for each volume
+  overflow=NAME=FILE  as --overflow, once for each volume; an absolute path
   attr_timeout=SECONDS, entry_timeout=SECONDS
                       how long the kernel may believe attributes and names; default 1
   ro rw suid nosuid dev nodev exec noexec sync async dirsync atime noatime
@@ -70,6 +74,14 @@ def parser() -> Parser:
         help="offer a swap file of this name and size; may be given several times",
     )
     made.add_argument(
+        "--overflow",
+        metavar="NAME=FILE",
+        action="append",
+        default=[],
+        help="the file or block device that takes what the budget does not hold of the swap file "
+        "NAME; a file is made and allocated in full; may be given once for each swap file",
+    )
+    made.add_argument(
         "-o",
         dest="options",
         metavar="OPTION[,OPTION...]",
@@ -114,6 +126,7 @@ def configuration(arguments: argparse.Namespace) -> MountConfig:
         "budget": [arguments.budget] if arguments.budget else [],
         "page_size": [arguments.page_size] if arguments.page_size else [],
         "swap": arguments.swap,
+        "overflow": map(_absolute, arguments.overflow),
     }
     words += [f"{key}={value}" for key, values in long_options.items() for value in values]
     return options.parse_mount(
@@ -125,6 +138,12 @@ def configuration(arguments: argparse.Namespace) -> MountConfig:
         foreground=arguments.foreground or arguments.debug,
         debug=arguments.debug,
     )
+
+
+def _absolute(overflow: str) -> str:
+    """`NAME=FILE` with the file where it is, not where the daemon would look."""
+    name, file = options.split_overflow(overflow)
+    return f"{name}={os.path.abspath(file)}"
 
 
 def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:

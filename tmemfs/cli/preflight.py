@@ -13,6 +13,7 @@ import stat
 import sys
 
 from tmemfs import system
+from tmemfs.cli import holders
 from tmemfs.config import MountConfig
 from tmemfs.errors import MountFailure, NotPermitted, SystemFailure
 
@@ -42,7 +43,7 @@ def check(config: MountConfig) -> MountConfig:
             f"{config.mountpoint} is inside {config.source}: the mount would contain itself; "
             "mount on a directory outside, or on the source itself"
         )
-    _check_device()
+    check_device()
     if not is_root():
         _check_user(config)
     flags = os.statvfs(config.source).f_flag
@@ -65,6 +66,7 @@ def free_mountpoint(mountpoint: str) -> None:
                 f"{mountpoint}: the tmemfs mounted there does not answer; "
                 f"end its daemon, or take it away with 'tmemfs umount --lazy {mountpoint}'"
             )
+        holders.refuse_swap(mount, stale=True)
         system.unmount(mountpoint, lazy=True)
         print(
             f"tmemfs: {mountpoint}: cleared away a stale mount whose daemon was gone",
@@ -89,7 +91,7 @@ def _check_directory(path: str, what: str) -> None:
         raise MountFailure(f"{path}: the {what} is not a directory")
 
 
-def _check_device() -> None:
+def check_device() -> None:
     try:
         os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except PermissionError:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tmemfs import system
+from tmemfs import loops, system
 from tmemfs.cli import columns, table
 from tmemfs.cli.columns import Row
-from tmemfs.cli.figures import find_mount, read_figures
+from tmemfs.cli.figures import (
+    VOLUMES,
+    Figures,
+    find_mount,
+    lacking_steps,
+    read_figures,
+    volumes_of,
+)
 from tmemfs.cli.parser import Parser
 from tmemfs.errors import TmemfsError, UsageError
 from tmemfs.system import Mount
@@ -20,7 +27,8 @@ def parser() -> Parser:
         "tmemfs status",
         "Show the figures of the tmemfs mount at MOUNTPOINT, or of all, one row for each pool.",
         f"Available output columns:\n{columns.explain()}\n\n"
-        f"The default is {columns.DEFAULT}.\n"
+        f"The default is {columns.DEFAULT},\n"
+        f"and {columns.SWAP} where there are swap volumes.\n"
         "A figure is left empty where there is nothing to divide by, or the daemon has none.",
     )
     made.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="where it is mounted")
@@ -35,6 +43,12 @@ def parser() -> Parser:
     )
     made.add_argument("--output-all", action="store_true", help="print all columns")
     made.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="say what the daemon of a swap volume was not permitted to do to be safe (UNSAFE)",
+    )
+    made.add_argument(
         "-r", "--raw", action="store_true", help="print without alignment, for scripts"
     )
     return made
@@ -44,8 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the figures; a mount without any is named on stderr and gives the exit code."""
     if arguments.raw and arguments.json:
         raise UsageError("--raw and --json exclude each other")
-    chosen = columns.choose(",".join(columns.COLUMNS) if arguments.output_all else arguments.output)
+    wanted = ",".join(columns.COLUMNS) if arguments.output_all else arguments.output
+    columns.choose(wanted)  # before any mount is asked
     rows, failures = _collect(_mounts(arguments.mountpoint))
+    chosen = columns.choose(wanted, swap=any(row.volume for row in rows))
     if arguments.json:
         text = table.as_json(chosen, rows, in_bytes=arguments.bytes)
     else:
@@ -53,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         text = write(chosen, rows, headings=not arguments.noheadings, in_bytes=arguments.bytes)
     sys.stdout.write(text)
     sys.stdout.flush()
+    if arguments.verbose:
+        _warn(rows)
     for failure in failures:
         print(f"tmemfs: {failure}", file=sys.stderr)
     return max((failure.exit_code for failure in failures), default=0)
@@ -77,6 +95,32 @@ def _collect(mounts: list[Mount]) -> tuple[list[Row], list[TmemfsError]]:
             failures.append(exc)
             continue
         # The mountpoint of the table of mounts, not the daemon's: it may have been moved since.
-        pools = figures.get("pools") or [{}]
-        rows.extend(Row(mount.mountpoint, figures, pool) for pool in pools)
+        figures["lacking"] = ",".join(step["step"] for step in lacking_steps(figures)) or None
+        volumes = volumes_of(figures)
+        for pool in figures.get("pools") or [{}]:
+            volume = volumes.get(pool.get("name"), {})
+            rows.append(
+                Row(mount.mountpoint, figures, pool, volume and _with_device(mount, volume))
+            )
     return rows, failures
+
+
+def _with_device(mount: Mount, volume: Figures) -> Figures:
+    """`volume` with what the kernel makes of it: loop devices, and swap on them."""
+    file = f"{mount.mountpoint}/{VOLUMES}/{volume['name']}"
+    found = loops.loop_devices(file)
+    if not found:
+        return volume
+    seen: Figures = {"device": ",".join(loop.device for loop in found)}
+    swaps = loops.swaps_on(file)
+    if swaps:
+        seen["used"] = sum(swap.used for swap in swaps)
+        seen["priority"] = max(swap.priority for swap in swaps)
+    return volume | seen
+
+
+def _warn(rows: list[Row]) -> None:
+    """Say what the daemons of swap volumes could not do to be safe, for people."""
+    told = {(row.mountpoint, step["text"]) for row in rows for step in lacking_steps(row.mount)}
+    for mountpoint, text in sorted(told):
+        print(f"tmemfs: {mountpoint}: {text}", file=sys.stderr)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from tmemfs import system
+from tmemfs.cli import holders
 from tmemfs.cli.figures import find_mount, read_figures
 from tmemfs.cli.holders import Holder, find_holders
 from tmemfs.cli.parser import Parser
@@ -66,19 +67,30 @@ def run(arguments: argparse.Namespace) -> int:
     mount = find_mount(system.canonical_path(arguments.mountpoint))
     os.chdir("/")  # this process must not be who holds it
     state = system.probe(mount.mountpoint)
+    if arguments.lazy or state is MountState.STALE:
+        # Out of sight, what is swapped out would be out of reach, too.
+        holders.refuse_swap(mount, stale=state is MountState.STALE)
     if state is MountState.STALE:
         system.unmount(mount.mountpoint, lazy=True)
         _say(f"{mount.mountpoint}: cleared away a stale mount whose daemon was gone")
     elif arguments.lazy:
-        holders = find_holders(mount)
+        found = find_holders(mount)
         system.unmount(mount.mountpoint, lazy=True)
-        _name(holders)
+        _name(found)
     else:
-        with _daemon_of(mount, state) as daemon:
-            _unmount_waiting(mount, timeout or 0.0)
-            if daemon is not None:
-                _await_end(mount, daemon, END_SECONDS if timeout is None else timeout)
+        take_away(mount, state, timeout or 0.0, END_SECONDS if timeout is None else timeout)
     return 0
+
+
+def take_away(mount: Mount, state: MountState, held: float, ending: float = END_SECONDS) -> None:
+    """Unmount, and return when the daemon has ended; each is given that many seconds.
+
+    Raises MountFailure where it is in use, after naming who holds it, or does not end in time.
+    """
+    with _daemon_of(mount, state) as daemon:
+        _unmount_waiting(mount, held)
+        if daemon is not None:
+            _await_end(mount, daemon, ending)
 
 
 @contextmanager

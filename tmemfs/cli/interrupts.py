@@ -7,6 +7,8 @@ with undoing() as undo:
     work()                               # a signal ends this, and then all is undone
 """
 
+from __future__ import annotations
+
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,8 +17,8 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
-    """The signal *number* came. No Exception: nobody is to take it for a failure and go on."""
+class Interrupted(KeyboardInterrupt):
+    """The signal `number` came. No Exception: nobody is to take it for a failure and go on."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -43,6 +45,15 @@ class Undo(ExitStack):
         """Take note of a signal; raises `Interrupted` now or at the end of `held`."""
         self._pending = number
         self._deliver()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a signal waits to be told of."""
+        return self._pending is not None
+
+    def forget(self) -> None:
+        """Be done with a signal that waits: something else tells of it."""
+        self._pending = None
 
     def hold(self) -> None:
         """Let signals wait for ever: from here on, things are undone."""

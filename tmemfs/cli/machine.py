@@ -1,0 +1,285 @@
+"""What matters to swap volumes on this machine, one finding after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+
+import tmemfs
+from tmemfs import loops, safety, system
+from tmemfs.cli import preflight, swaptools
+from tmemfs.errors import TmemfsError
+from tmemfs.units import format_size
+
+LOOP_CONTROL = "/dev/loop-control"
+EXTENSION = "_fallocate"
+# Without these of the daemon's steps, a machine that runs out of memory may stop for good.
+VITAL = frozenset({"lock_memory", "real_time"})
+
+_LOOP_CTL_GET_FREE = 0x4C82
+_MIB = 1 << 20
+
+
+class Level(enum.Enum):
+    """How a finding stands."""
+
+    OK = "ok"
+    WARNING = "warning"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: how `topic` stands, and what to do about it."""
+
+    level: Level
+    topic: str
+    text: str
+
+
+def findings(*, overflow: bool) -> Iterator[Finding]:
+    """All there is to say; with `overflow`, for volumes that have an overflow file."""
+    yield root()
+    yield fuse()
+    yield fusermount()
+    yield tools()
+    yield loop_devices()
+    yield direct_io()
+    yield discard()
+    yield from daemon_steps()
+    yield reserve(overflow=overflow)
+    yield zswap()
+    yield other_swap()
+    yield hibernation()
+    yield overcommit()
+    yield memory_cgroup()
+
+
+# --- what swapon takes -----------------------------------------------------------------------
+
+
+def root() -> Finding:
+    """Whether the caller may do it."""
+    if os.geteuid() == 0:
+        return Finding(Level.OK, "root", "you are root")
+    return Finding(Level.MISSING, "root", "loop devices and swap are root's; run it as root")
+
+
+def fuse() -> Finding:
+    """The device of FUSE."""
+    try:
+        preflight.check_device()
+    except TmemfsError as exc:
+        return Finding(Level.MISSING, "FUSE", str(exc))
+    return Finding(Level.OK, "FUSE", f"{preflight.FUSE_DEVICE} can be opened")
+
+
+def fusermount() -> Finding:
+    """What mounts without root; root does without."""
+    if shutil.which("fusermount3"):
+        return Finding(Level.OK, "fusermount3", "is installed")
+    text = "is not installed; only mounts without root need it (package fuse3)"
+    return Finding(Level.WARNING, "fusermount3", text)
+
+
+def tools() -> Finding:
+    """The programs of util-linux."""
+    lacking = []
+    for tool in swaptools.TOOLS:
+        try:
+            swaptools.find(tool)
+        except TmemfsError:
+            lacking.append(tool)
+    if lacking:
+        text = f"{', '.join(lacking)} not installed; part of util-linux (package mount)"
+        return Finding(Level.MISSING, "tools", text)
+    return Finding(Level.OK, "tools", f"{', '.join(swaptools.TOOLS)} are installed")
+
+
+def loop_devices() -> Finding:
+    """Whether there is a loop device to be had."""
+    topic = "loop device"
+    try:
+        fd = os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as exc:
+        text = f"{LOOP_CONTROL}: {exc.strerror}; try 'modprobe loop' as root"
+        return Finding(Level.MISSING, topic, text)
+    try:
+        device = f"/dev/loop{fcntl.ioctl(fd, _LOOP_CTL_GET_FREE)}"
+    except OSError as exc:
+        text = f"none is free ({exc.strerror}); raise max_loop of the module loop"
+        return Finding(Level.MISSING, topic, text)
+    finally:
+        os.close(fd)
+    if not os.path.exists(device):
+        text = f"{device} is free and has no device node here; run it outside of the container"
+        return Finding(Level.MISSING, topic, text)
+    return Finding(Level.OK, topic, f"{device} is free")
+
+
+def direct_io() -> Finding:
+    """Loop devices that pass the page cache by: Linux 4.4 or later, and a losetup that asks."""
+    topic = "direct I/O"
+    try:
+        known = "--direct-io" in swaptools.run("losetup", "--help")
+    except TmemfsError as exc:
+        return Finding(Level.MISSING, topic, str(exc))
+    if known:
+        return Finding(Level.OK, topic, "losetup has it; swapon sees to it that it is in force")
+    return Finding(Level.MISSING, topic, "this losetup has no --direct-io; get a newer util-linux")
+
+
+def discard() -> Finding:
+    """Whether what the kernel frees is freed here."""
+    # Looked for, not imported: that would load all of FUSE.
+    where = os.path.join(os.path.dirname(tmemfs.__file__), "fuse")
+    if PathFinder.find_spec(EXTENSION, [where]) is not None:
+        return Finding(Level.OK, "discard", "what the kernel frees is freed at once")
+    return Finding(
+        Level.WARNING,
+        "discard",
+        "what the kernel frees takes memory until it is written again; install a C compiler and "
+        "libfuse3-dev, then tmemfs anew",
+    )
+
+
+# --- what keeps the daemon from waiting for itself -------------------------------------------
+
+
+def daemon_steps() -> Iterator[Finding]:
+    """What the daemon may do for its safety, as a process finds out that tries and ends."""
+    for step in tried_in_a_child():
+        lacking = Level.MISSING if step.step in VITAL else Level.WARNING
+        yield Finding(Level.OK if step.done else lacking, step.step, step.text)
+
+
+def tried_in_a_child() -> list[safety.Step]:
+    """What `safety.secure` comes to here, without a trace of it in this process."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            steps = safety.secure(system.physical_memory())
+            os.write(writing, json.dumps([step.as_dict() for step in steps]).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    if not said:
+        return [safety.Step("safety", False, "what the daemon may do could not be found out")]
+    return [safety.Step(**step) for step in json.loads(said)]
+
+
+# --- what the machine is set to --------------------------------------------------------------
+
+
+def reserve(*, overflow: bool) -> Finding:
+    """What the kernel holds back for those who make memory free."""
+    wanted = min(max(system.physical_memory() // 100, 16 * _MIB), 256 * _MIB) // 1024 * 1024
+    text = _read("/proc/sys/vm/min_free_kbytes")
+    held = int(text) << 10 if text.isdigit() else 0
+    topic = "min_free_kbytes"
+    if held >= wanted:
+        return Finding(Level.OK, topic, f"the kernel holds {format_size(held)} back")
+    return Finding(
+        Level.MISSING if overflow else Level.WARNING,
+        topic,
+        f"the kernel holds back {format_size(held)}; for a machine that runs out of memory as a "
+        f"whole, 'sysctl vm.min_free_kbytes={wanted >> 10}'",
+    )
+
+
+def zswap() -> Finding:
+    """Whether pages are compressed twice."""
+    if _read("/sys/module/zswap/parameters/enabled") == "Y":
+        return Finding(
+            Level.WARNING,
+            "zswap",
+            "is on, and keeps pages compressed in front of every swap device; "
+            "'echo N > /sys/module/zswap/parameters/enabled'",
+        )
+    return Finding(Level.OK, "zswap", "is off")
+
+
+def other_swap() -> Finding:
+    """What the kernel may use before, or instead."""
+    swaps = loops.swap_devices().values()
+    others = [swap for swap in swaps if not _on_a_volume(swap.device)]
+    if not others:
+        return Finding(Level.OK, "other swap", "there is none")
+    names = ", ".join(f"{swap.device} (priority {swap.priority})" for swap in others)
+    return Finding(
+        Level.WARNING,
+        "other swap",
+        f"{names}; the highest priority is used first, see 'tmemfs swapon --priority'",
+    )
+
+
+def _on_a_volume(device: str) -> bool:
+    marker = "/.tmemfs/swap/"
+    return any(loop.device == device and marker in loop.file for loop in loops.loop_devices("/"))
+
+
+def hibernation() -> Finding:
+    """A machine that hibernates writes its memory to swap; ours is memory."""
+    words = _read("/proc/cmdline").split()
+    device = next((word for word in words if word.startswith("resume=")), "")
+    if device and "noresume" not in words:
+        return Finding(
+            Level.WARNING,
+            "hibernation",
+            f"is set up ({device}); it needs a swap device on disk, of a higher priority",
+        )
+    return Finding(Level.OK, "hibernation", "is not set up; it cannot work on a swap volume")
+
+
+def overcommit() -> Finding:
+    """Whether the kernel promises more memory than there is."""
+    if _read("/proc/sys/vm/overcommit_memory") == "2":
+        return Finding(
+            Level.WARNING,
+            "overcommit",
+            "is forbidden (vm.overcommit_memory=2): swapoff may be refused, and the size of a "
+            "volume counts as memory that can be promised",
+        )
+    return Finding(Level.OK, "overcommit", "is permitted")
+
+
+def memory_cgroup() -> Finding:
+    """Whether this very process, and so a daemon that it starts, may run into a limit."""
+    topic = "memory limit"
+    for path in _limit_files():
+        text = _read(path)
+        if text.isdigit() and int(text) < system.physical_memory():
+            return Finding(
+                Level.WARNING,
+                topic,
+                f"programs started here share {format_size(int(text))}, and a daemon would, too; "
+                "start it outside, as a service",
+            )
+    return Finding(Level.OK, topic, "no cgroup limits the memory of what is started here")
+
+
+def _limit_files() -> Iterator[str]:
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            yield f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"
+        elif not controllers:
+            yield f"/sys/fs/cgroup{path}/memory.max"
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

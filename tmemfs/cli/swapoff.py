@@ -1,0 +1,245 @@
+"""`tmemfs swapoff`: everything back into memory, then the device, the mount and its daemon go."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from tmemfs import loops, system
+from tmemfs.cli import swaptools, swapvolume
+from tmemfs.cli.interrupts import undoing
+from tmemfs.cli.parser import Parser
+from tmemfs.cli.swapvolume import Volume
+from tmemfs.errors import Interrupted, SwapFailure
+from tmemfs.loops import SwapDevice
+from tmemfs.system import MountState
+from tmemfs.units import format_size
+
+LOOK_SECONDS = 0.5  # how often progress is shown
+STUCK_SECONDS = 20.0  # without progress for so long, it is looked why
+DEAD_SECONDS = 60.0  # swapoff of a device whose daemon is gone takes much less
+DEAD_TRIES = 5
+
+_EPILOG = f"""\
+Whatever is swapped out has to come back into memory, so it is refused where that has not as much
+room. (A program in a memory cgroup whose limit has no room for what comes back is ended by the OOM
+killer; raise the limit first.) It can be interrupted: the swap stays on, whole, and the command can
+be run again. Then the loop device is taken away and, of a volume that 'tmemfs swapon' gave a mount
+of its own, the mount below {swapvolume.PRIVATE} with its daemon. An overflow file stays.
+
+When the daemon was killed, what was swapped out is lost: processes that had pages in it are ended
+by SIGBUS when they touch one. --force then clears away the swap, the device and the mount.
+
+exit codes:
+  0  it is off
+  1  not permitted
+  2  wrong usage
+  8  interrupted; it is still on
+ 32  it could not be turned off
+"""
+
+
+def parser() -> Parser:
+    """The command line of the command."""
+    made = Parser(
+        "tmemfs swapoff",
+        "Take the swap volume NAME out of use, and undo what 'tmemfs swapon' did.",
+        _EPILOG,
+    )
+    made.add_argument("name", metavar="NAME", help="what the volume is called")
+    made.add_argument(
+        "--mountpoint", metavar="DIR", help="the mount that has it, if not one of its own"
+    )
+    made.add_argument(
+        "--anyway",
+        action="store_true",
+        help="even if memory has no room for what is swapped out; the OOM killer may make some",
+    )
+    made.add_argument(
+        "--force",
+        action="store_true",
+        help="also if the daemon is gone, and what was swapped out with it",
+    )
+    made.add_argument("-v", "--verbose", action="store_true", help="say each step")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Turn the swap off; 0 when nothing is left of it."""
+    swapvolume.check_root()
+    name, where = arguments.name, arguments.mountpoint
+    volume = swapvolume.at(name, where) if where else swapvolume.in_use(name)
+    state = swapvolume.state(volume)
+    if state is MountState.SILENT:
+        raise SwapFailure(
+            f"{volume.mountpoint}: the daemon does not answer, and swapoff would wait for it; if "
+            "it is stopped, let it go on (kill -CONT), if it is stuck, end it (kill -9) and use "
+            "--force, which loses what is swapped out"
+        )
+    os.chdir("/")  # this process must not be who holds the mount
+    if state is MountState.STALE:
+        _clear_away(volume, force=arguments.force)
+        return 0
+    if not volume.loops() and not volume.private:
+        raise SwapFailure(f"{name}: no loop device is on {volume.file}")
+    for swap in volume.swaps():
+        if not arguments.anyway:
+            check_room(swap)
+        _off(volume, swap)
+        _note(arguments.verbose, f"{swap.device} is no swap any more")
+    if swapvolume.state(volume) is MountState.STALE:
+        _note(True, f"{name}: the daemon ended meanwhile; what had not come back by then is lost")
+    # What comes now takes no time, and half of it is of no use.
+    with undoing() as undo, undo.held():
+        for loop in volume.loops():
+            if not volume.private:
+                swaptools.discard(loop)
+        swaptools.detach(volume.file)
+        if volume.private:
+            swapvolume.take_mount_away(volume)
+            volume.remove_directory()
+            _note(arguments.verbose, f"{volume.mountpoint} is unmounted, its daemon has ended")
+    return 0
+
+
+def check_room(swap: SwapDevice) -> None:
+    """Raise SwapFailure where what is on `swap` fits neither into memory nor other swap."""
+    others = [other for other in loops.swap_devices().values() if other.device != swap.device]
+    memory = system.available_memory()
+    room = memory + sum(other.size - other.used for other in others)
+    if swap.used > room:
+        raise SwapFailure(
+            f"{swap.device}: {format_size(swap.used)} are swapped out, and memory and other swap "
+            f"have {format_size(room)} free; end some programs, or use --anyway"
+        )
+
+
+# --- swapoff(8), which may take long ---------------------------------------------------------
+
+
+def _off(volume: Volume, swap: SwapDevice) -> None:
+    """Run swapoff(8), showing how far it is. Ctrl-C ends it, and leaves the swap on."""
+    command = [swaptools.find("swapoff"), swap.device]
+    progress = _Progress(volume, swap)
+    with undoing() as undo, undo.held():
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=swaptools.environment(),
+        ) as child:
+            while True:
+                try:
+                    said = child.communicate(timeout=LOOK_SECONDS)[1]
+                    break
+                except subprocess.TimeoutExpired:
+                    progress.show()
+                if undo.pending:
+                    # swapoff(2) notices between two processes, and lets it be swap again.
+                    child.send_signal(signal.SIGINT)
+        progress.end()
+        still_on = swap.device in loops.swap_devices()
+        interrupted = undo.pending
+        undo.forget()  # where it came too late, the rest is soon done
+        if still_on and interrupted:
+            raise Interrupted(f"{swap.device}: interrupted; it is still on, and nothing is lost")
+        if child.returncode and still_on:
+            text = swaptools.failure("swapoff", swap.device, said, child.returncode)
+            raise SwapFailure(f"{text}; it is still on{_hint(text)}")
+
+
+def _hint(said: str) -> str:
+    if os.strerror(errno.ENOMEM) not in said:
+        return ""
+    return "; a memory cgroup has no room for what comes back: raise its limit, or end a program"
+
+
+class _Progress:
+    """What a person at a terminal sees; and why nothing happens, for everybody."""
+
+    def __init__(self, volume: Volume, swap: SwapDevice) -> None:
+        self._volume = volume
+        self._swap = swap
+        self._left = swap.used
+        self._since = time.monotonic()
+        self._shown = False
+        self._told = False
+
+    def show(self) -> None:
+        """Look how far it is."""
+        now = loops.swap_devices().get(self._swap.device)
+        left = now.used if now else 0
+        if left != self._left:
+            self._left, self._since = left, time.monotonic()
+        elif not self._told and time.monotonic() - self._since > STUCK_SECONDS:
+            self._told = True
+            self._say_why()
+        if sys.stderr.isatty():
+            done = format_size(max(self._swap.used - left, 0))
+            text = f"{self._swap.device}: {done} of {format_size(self._swap.used)} are back"
+            print(f"\r{text:60}", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
+    def end(self) -> None:
+        """Clear the line."""
+        if self._shown:
+            print(f"\r{'':60}\r", end="", file=sys.stderr, flush=True)
+
+    def _say_why(self) -> None:
+        silent = swapvolume.state(self._volume) is MountState.SILENT
+        why = "the daemon does not answer" if silent else "the kernel finds it hard to make room"
+        _note(True, f"{self._swap.device}: nothing came back for {STUCK_SECONDS:g} seconds: {why}")
+
+
+# --- the daemon is gone ----------------------------------------------------------------------
+
+
+def _clear_away(volume: Volume, *, force: bool) -> None:
+    """Take away what a daemon left behind that was killed, and say what was lost."""
+    swaps = volume.swaps()
+    lost = sum(swap.used for swap in swaps)
+    if not force:
+        raise SwapFailure(
+            f"{volume.name}: the daemon is gone, and with it {format_size(lost)} that were swapped "
+            f"out; 'tmemfs swapoff {volume.name} --force' clears away what is left"
+        )
+    with undoing() as undo, undo.held():
+        for swap in swaps:
+            _off_dead(swap)
+        swaptools.detach(volume.file)
+        mount = volume.mount
+        if mount is not None and mount.fstype == system.FSTYPE:
+            system.unmount(volume.mountpoint, lazy=True)
+        if volume.private:
+            volume.remove_directory()
+    what = f"{format_size(lost)} were swapped out and are lost" if lost else "nothing was lost"
+    ended = "; processes that had pages there end by SIGBUS when they touch one" if lost else ""
+    _note(True, f"{volume.name}: cleared away; {what}{ended}")
+
+
+def _off_dead(swap: SwapDevice) -> None:
+    """Turn off a swap that cannot be read: the kernel marks every page as lost, and is through.
+
+    Even so each takes memory for a moment. Where the cgroup of a program has none, swapoff(2)
+    fails and the OOM killer ends the program, so that the next try has less to do.
+    """
+    for left in reversed(range(DEAD_TRIES)):
+        try:
+            swaptools.run("swapoff", swap.device, seconds=DEAD_SECONDS)
+            return
+        except SwapFailure as exc:
+            if not left:
+                raise SwapFailure(f"{exc}; it is still on{_hint(str(exc))}") from None
+        time.sleep(LOOK_SECONDS)
+
+
+def _note(wanted: bool, line: str) -> None:
+    if wanted:
+        print(f"tmemfs: {line}", file=sys.stderr)

@@ -1,0 +1,320 @@
+"""`tmemfs swapon`: a mount, a loop device, a swap header and swapon, or none of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import stat
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from tmemfs import config as options
+from tmemfs import system
+from tmemfs.cli import background, mount, preflight, swaptools, swapvolume, units
+from tmemfs.cli.figures import find_mount, lacking_steps, read_figures, volumes_of
+from tmemfs.cli.interrupts import SIGNALS, Undo, undoing
+from tmemfs.cli.parser import Parser
+from tmemfs.cli.swapvolume import Volume
+from tmemfs.config import MountConfig
+from tmemfs.errors import MountFailure, SwapFailure, SystemFailure, TmemfsError, UsageError
+from tmemfs.loops import Loop
+from tmemfs.units import format_size, parse_size
+
+LOOP_CONTROL = "/dev/loop-control"
+HIGHEST_PRIORITY = 32767
+DISCARDS = ("once", "pages")
+
+_EPILOG = f"""\
+The volume has a mount of its own, {swapvolume.PRIVATE}/NAME, whose daemon is started, unless
+--mountpoint names a mount that offers it. On its file there is a loop device with direct I/O, and
+that is swap. Its name is printed. Where a step fails, or at Ctrl-C, all steps are undone.
+
+'tmemfs swapoff NAME' takes it back, 'tmemfs status' shows it, and 'tmemfs check' says what this
+machine lacks for it. Without --overflow, a full budget makes the kernel keep its pages in memory.
+
+sizes:
+  4096, 512M, 1.5G (binary units), or 25% of the physical memory
+
+exit codes:
+  0  it is on
+  1  not permitted
+  2  wrong usage, or the machine lacks something that it takes
+  8  interrupted
+ 32  a step failed
+"""
+
+
+class _SwaponParser(Parser):
+    """A Parser that takes `--discard NAME` as swapon(8) does: a policy comes after an `=`."""
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        return super().parse(["--discard=both" if word == "--discard" else word for word in argv])
+
+
+def parser() -> Parser:
+    """The command line of the command."""
+    made = _SwaponParser(
+        "tmemfs swapon",
+        "Make compressed memory swap: the volume NAME of the size that the kernel is to see.",
+        _EPILOG,
+    )
+    made.add_argument("name", metavar="NAME", help="what the volume is called")
+    made.add_argument("--size", metavar="SIZE", help="how much can be swapped out to it")
+    made.add_argument(
+        "--budget",
+        metavar="SIZE",
+        help="the memory that its pages may take, compressed; default 1G, or 25%% of the physical "
+        "memory where that is less",
+    )
+    made.add_argument(
+        "--overflow",
+        metavar="FILE",
+        help="the file or block device that takes what the budget does not hold; a file is made "
+        "and allocated in full",
+    )
+    made.add_argument(
+        "-p",
+        "--priority",
+        metavar="PRIORITY",
+        type=int,
+        help="as of swapon(8), 0 to 32767: what is higher is used first; by default the kernel "
+        "gives one that is lower than all others",
+    )
+    made.add_argument(
+        "--discard",
+        metavar="POLICY",
+        help="as of swapon(8), where the loop device has discard: --discard=once, =pages, or both, "
+        "which is the default",
+    )
+    made.add_argument(
+        "--no-discard",
+        action="store_true",
+        help="keep what the kernel has freed until it is written again",
+    )
+    made.add_argument(
+        "--mountpoint", metavar="DIR", help="use the volume NAME of the tmemfs mount at DIR"
+    )
+    made.add_argument(
+        "--print-units",
+        action="store_true",
+        help="print the two systemd units that do it at boot, and change nothing",
+    )
+    made.add_argument("-v", "--verbose", action="store_true", help="say each step")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Turn the swap on and print its device."""
+    _check_words(arguments)
+    if arguments.print_units:
+        print(units.filled_in(configuration(arguments), arguments), end="")
+        return 0
+    steps = _Steps(arguments)
+    config = None if arguments.mountpoint else configuration(arguments)
+    volume = _offered(arguments) if config is None else Volume.of_its_own(arguments.name)
+    _check_machine(volume)
+    with undoing() as undo:
+        if config is not None:
+            steps.mount(undo, volume, config)
+        loop = steps.attach(undo, volume)
+        steps.swap_on(undo, volume, loop)
+        undo.pop_all()
+    steps.warn(volume)
+    print(loop.device)
+    return 0
+
+
+# --- what is looked at before anything is changed --------------------------------------------
+
+
+def _check_words(arguments: argparse.Namespace) -> None:
+    """What can be said of the command line alone. Raises UsageError."""
+    policy, priority = arguments.discard, arguments.priority
+    if policy not in (None, "both", *DISCARDS):
+        raise UsageError.unknown("discard policy", policy, DISCARDS)
+    if policy and arguments.no_discard:
+        raise UsageError("--discard and --no-discard exclude each other")
+    if priority is not None and not 0 <= priority <= HIGHEST_PRIORITY:
+        raise UsageError(f"--priority: {priority} is not 0 to {HIGHEST_PRIORITY}")
+    if arguments.mountpoint and arguments.budget:
+        raise UsageError(
+            "--budget: that of a mount that is there is changed by writing to its .tmemfs/budget"
+        )
+    if arguments.mountpoint and arguments.print_units:
+        raise UsageError("--print-units: the units make a mount of their own; omit --mountpoint")
+    if not (arguments.mountpoint or arguments.size):
+        raise UsageError(f"--size is missing, as in 'tmemfs swapon {arguments.name} --size 4G'")
+
+
+def configuration(arguments: argparse.Namespace) -> MountConfig:
+    """The private mount that the command line asks for. Raises UsageError."""
+    name = arguments.name
+    words = [f"swap={name}={arguments.size}"]
+    if arguments.budget:
+        words.append(f"budget={arguments.budget}")
+    if arguments.overflow:
+        words.append(f"overflow={name}={os.path.abspath(arguments.overflow)}")
+    place = Volume.of_its_own(name).mountpoint
+    return options.parse_mount(place, place, words, as_root=True)
+
+
+def _offered(arguments: argparse.Namespace) -> Volume:
+    """The volume of a mount that is there already, which must be as it was asked for."""
+    name, where = arguments.name, arguments.mountpoint
+    volume = swapvolume.at(name, where)
+    figures = read_figures(find_mount(volume.mountpoint))
+    volumes = volumes_of(figures)
+    if name not in volumes:
+        raise UsageError.unknown(f"swap volume of {where}", name, volumes)
+    size, overflow = (volumes[name].get(key) for key in ("size", "overflow"))
+    if arguments.size and size is not None and parse_size(arguments.size) != size:
+        raise UsageError(f"--size: {name} of {where} has {format_size(size)}; omit the option")
+    if arguments.overflow and os.path.abspath(arguments.overflow) != overflow:
+        raise UsageError(
+            f"--overflow: {name} of {where} has {overflow or 'none'}; give it to 'tmemfs mount'"
+        )
+    return volume
+
+
+def _check_machine(volume: Volume) -> None:
+    """Whether this machine can do it at all, and has not done so already."""
+    swapvolume.check_root()
+    for tool in swaptools.TOOLS:
+        swaptools.find(tool)
+    preflight.check_device()
+    try:
+        os.close(os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        raise SystemFailure(
+            f"{LOOP_CONTROL}: there are no loop devices here ({exc.strerror}); try 'modprobe loop'"
+        ) from None
+    for loop in volume.loops():
+        use = "is on already" if volume.swaps() else "has a loop device already"
+        raise SwapFailure(f"{volume.name}: {use}: {loop.device}")
+    if volume.private and volume.mount is not None:
+        if system.probe(volume.mountpoint) is not system.MountState.STALE:
+            raise SwapFailure(
+                f"{volume.name}: {volume.mountpoint} is mounted already; "
+                f"'tmemfs swapoff {volume.name}' takes it away"
+            )
+        preflight.free_mountpoint(volume.mountpoint)
+
+
+def check_overflow(path: str, size: int) -> None:
+    """Raise MountFailure where `path` cannot be an overflow file of `size` bytes."""
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise MountFailure(f"overflow: {directory}: the directory does not exist")
+    held = 0
+    if os.path.exists(path):
+        status = os.stat(path)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+            raise MountFailure(f"overflow: {path}: is neither a file nor a block device")
+        if stat.S_ISBLK(status.st_mode):
+            return
+        held = status.st_blocks * 512
+    room = os.statvfs(directory)
+    free = room.f_bavail * room.f_frsize
+    if free + held < size:
+        raise MountFailure(
+            f"overflow: {directory} has {format_size(free)} free, "
+            f"and the file takes {format_size(size)}"
+        )
+
+
+# --- the steps -------------------------------------------------------------------------------
+
+
+class _Steps:
+    """The steps; each says before it begins how it is undone, which looks at what is there."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+
+    def mount(self, undo: Undo, volume: Volume, config: MountConfig) -> None:
+        """Mount an empty directory over itself, served by a daemon in the background."""
+        (spec,) = config.swaps
+        overflow = spec.overflow
+        if overflow is not None:
+            check_overflow(overflow, spec.size)
+            if not os.path.exists(overflow):
+                undo.callback(_whatever_happens, lambda: _remove(overflow))
+        undo.callback(volume.remove_directory)
+        undo.callback(_whatever_happens, lambda: swapvolume.take_mount_away(volume))
+        volume.make_directory()
+        checked = preflight.check(config)
+        background.start(lambda ready: _serve(checked, ready))
+        self._say(f"{volume.mountpoint} is mounted, with a budget of {format_size(config.budget)}")
+
+    def attach(self, undo: Undo, volume: Volume) -> Loop:
+        """Put a loop device on the file of the volume."""
+        undo.callback(_whatever_happens, lambda: swaptools.detach(volume.file))
+        with undo.held():
+            loop = swaptools.attach(volume.file)
+        self._say(f"{loop.device} is on {volume.file}")
+        return loop
+
+    def swap_on(self, undo: Undo, volume: Volume, loop: Loop) -> None:
+        """Make it swap."""
+        with undo.held():
+            self._say(swaptools.make_swap(loop.device, volume.name).partition("\n")[0])
+        policy = self._discard_policy(loop)
+
+        def off() -> None:
+            for swap in volume.swaps():
+                swaptools.run("swapoff", swap.device)
+
+        undo.callback(_whatever_happens, off)
+        with undo.held():
+            swaptools.swap_on(loop.device, self.arguments.priority, policy)
+        self._say(f"{loop.device} is swap, discard: {policy or 'none'}")
+
+    def warn(self, volume: Volume) -> None:
+        """Name what the daemon was not permitted to do for the safety of the machine."""
+        try:
+            figures = read_figures(find_mount(volume.mountpoint))
+        except TmemfsError as exc:
+            _complain(str(exc))
+            return
+        for step in lacking_steps(figures):
+            _complain(f"{volume.name}: {step['text']}")
+
+    def _discard_policy(self, loop: Loop) -> str | None:
+        asked: str | None = self.arguments.discard
+        if self.arguments.no_discard:
+            return None
+        if loop.takes_discards():
+            return asked or "both"
+        if asked:
+            raise SwapFailure(f"{loop.device}: has no discard; see 'tmemfs check'")
+        return None
+
+    def _say(self, line: str) -> None:
+        if self.arguments.verbose:
+            _complain(line)
+
+
+def _serve(config: MountConfig, ready: Callable[[], None]) -> None:
+    """What the daemon does: without what the command does on a signal."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    mount.serve(config, ready)
+
+
+def _remove(file: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(file)
+
+
+def _whatever_happens(step: Callable[[], None]) -> None:
+    """Undo a step; if that fails, say so and go on, for the first failure is the one to tell."""
+    try:
+        step()
+    except (OSError, TmemfsError) as exc:
+        _complain(f"cannot be undone: {exc}")
+
+
+def _complain(line: str) -> None:
+    print(f"tmemfs: {line}", file=sys.stderr)
