@@ -4,6 +4,7 @@
 #   make test [ARGS='-k swap -x']                 the tests; as root, those with real mounts too
 #   make lint                                     ruff and mypy
 #   make benchmark [ARGS='--quick']               the figures of the README, beside their peers
+#                                                 (installs nbdkit and matplotlib as well)
 
 SOURCE ?=
 BUDGET ?=
@@ -25,9 +26,10 @@ lint: setup
 	$(bin)/ruff check .
 	$(bin)/mypy --strict tmemfs
 
-benchmark: setup
+benchmark:
+	@scripts/setup benchmark
 	$(bin)/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist tmemfs/fuse/*.so *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

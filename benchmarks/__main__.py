@@ -14,7 +14,12 @@ from benchmarks.fio import RANDOM_4K, SEQUENTIAL_1M
 from benchmarks.mount import MIB, mount_figures
 from benchmarks.page_sizes import PageSizes
 from benchmarks.report import Report
-from benchmarks.swap import lacking, swap_figures
+from benchmarks.swap import plot
+from benchmarks.swap.capacity import rows as capacity_rows
+from benchmarks.swap.figures import SwapBenchmark, fault_rows, lacking
+from benchmarks.swap.peers import PEERS, TMEMFS
+from benchmarks.swap.program import PAGE
+from tmemfs.cli.interrupts import Interrupted
 from tmemfs.config import DEFAULT_PAGE_SIZE
 
 PAGE_SIZES = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10]
@@ -26,7 +31,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--core", action="store_true", help="the core beside lz4")
     parser.add_argument("--mount", action="store_true", help="the mount beside null filesystems")
     parser.add_argument("--page-sizes", action="store_true", help="4 to 64 KiB beside the default")
-    parser.add_argument("--swap", action="store_true", help="swap beside zram, as root")
+    parser.add_argument("--swap", action="store_true", help="swap beside other swap, as root")
     parser.add_argument("--quick", action="store_true", help="few short rounds: does it all run?")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement (25; quick: 3)")
     parser.add_argument(
@@ -34,7 +39,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--mib", type=int, help="MiB of real data to work on (64; quick: 16)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument(
+        "--peers", nargs="+", choices=PEERS, default=list(PEERS), help="what to swap to"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the figures of swap")
     options = parser.parse_args(argv)
+    if TMEMFS not in options.peers:
+        options.peers.insert(0, TMEMFS)
     if not (options.core or options.mount or options.page_sizes or options.swap):
         options.core = options.mount = options.swap = True
     for name, usual, quick in (("rounds", 25, 3), ("runtime", 0.4, 0.2), ("mib", 64, 16)):
@@ -50,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if (options.mount or options.page_sizes) and shutil.which("fio") is None:
         sys.exit("benchmarks: fio is missing (apt-get install fio, or run scripts/setup)")
+    if options.plot and (reason := plot.lacking()):
+        sys.exit(f"benchmarks: {reason}")
     data = corpus(options.mib * MIB)
     report = Report(f"{options.mib} MiB of libraries and sources, {options.rounds} rounds")
     # Not in /tmp, which may be memory: the sources of the mounts are to be real files.
@@ -58,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if getattr(options, name):
                 place = Path(directory, name)
                 place.mkdir()
-                section(report, options, data, place)
+                try:
+                    section(report, options, data, place)
+                except Interrupted as signaled:
+                    sys.exit(128 + signaled.number)
     if options.json:
         report.write(options.json)
     return 0
@@ -92,14 +108,28 @@ def page_sizes(report: Report, options: argparse.Namespace, data: bytes, place: 
     report.show_memory(sizes.memory)
 
 
-def swap(report: Report, options: argparse.Namespace, _: bytes, place: Path) -> None:
-    """Swap on a tmemfs file beside zram."""
+def swap(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:
+    """Swap on a tmemfs volume beside other kinds of swap."""
     if reason := lacking():
         report.note(f"swap: not measured, {reason}")
         return
-    mib = 128 if options.quick else 256
-    figures = swap_figures(place, mib, max(1, options.rounds // 5))
-    report.show(f"swap, {mib} MiB of pages in {mib // 4} MiB of memory, a page", figures)
+    pages = 4 * len(data) // PAGE
+    done = SwapBenchmark([PEERS[name] for name in options.peers], place, data, pages)
+    done.measure(max(1, options.rounds // 5))
+    title = f"swap, {4 * options.mib} MiB of pages in {options.mib} MiB of memory"
+    report.show(f"{title}, a page", done.figures())
+    found = done.faults()
+    report.show_rows("faults", f"{title}, medians of the rounds", fault_rows(found), found, left=2)
+    report.show_rows(
+        "capacity",
+        "swap, what is held in memory",
+        capacity_rows(done.capacity),
+        [entry.as_dict() for entry in done.capacity],
+    )
+    for note in done.notes:
+        report.note(note)
+    if options.plot:
+        plot.draw(options.plot, title, found, done.capacity)
 
 
 def _reads(options: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
  *     null_fuse FILE MOUNTPOINT      shows FILE as MOUNTPOINT/data until it is unmounted
  *
  * It is the floor under every FUSE filesystem on the machine: kernel, libfuse, copy, nothing else.
+ * What is written stays in memory; FILE is not changed.
  */
 #define FUSE_USE_VERSION 35
 
@@ -20,7 +21,7 @@
 
 static char *data;
 static struct stat root_stat = {.st_ino = FUSE_ROOT_ID, .st_mode = S_IFDIR | 0755, .st_nlink = 2};
-static struct stat data_stat = {.st_ino = DATA_INO, .st_mode = S_IFREG | 0444, .st_nlink = 1};
+static struct stat data_stat = {.st_ino = DATA_INO, .st_mode = S_IFREG | 0644, .st_nlink = 1};
 
 static void null_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -56,11 +57,25 @@ static void null_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
     fuse_reply_buf(req, data + offset, size < left ? size : left);
 }
 
+static void null_write(fuse_req_t req, fuse_ino_t ino, const char *from, size_t size, off_t offset,
+                       struct fuse_file_info *info)
+{
+    (void)ino;
+    (void)info;
+    if (offset + (off_t)size > data_stat.st_size) {
+        fuse_reply_err(req, ENOSPC);
+        return;
+    }
+    memcpy(data + offset, from, size);
+    fuse_reply_write(req, size);
+}
+
 static const struct fuse_lowlevel_ops operations = {
     .lookup = null_lookup,
     .getattr = null_getattr,
     .open = null_open,
     .read = null_read,
+    .write = null_write,
 };
 
 static int load(const char *path)
@@ -71,7 +86,7 @@ static int load(const char *path)
     if (file < 0 || fstat(file, &found))
         return -1;
     data_stat.st_size = found.st_size;
-    data = mmap(NULL, found.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
+    data = mmap(NULL, found.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_POPULATE, file, 0);
     close(file);
     return data == MAP_FAILED ? -1 : 0;
 }

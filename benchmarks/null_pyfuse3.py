@@ -2,8 +2,8 @@
 
     python null_pyfuse3.py FILE MOUNTPOINT      shows FILE as MOUNTPOINT/data until unmounted
 
-It is the floor under every filesystem in Python: no page is looked up, nothing is decompressed
-and nothing is copied before pyfuse3 has it.
+It is the floor under every filesystem in Python: no page is looked up, nothing is compressed
+and nothing is copied before pyfuse3 has it. What is written stays in memory; FILE is not changed.
 """
 
 import errno
@@ -20,9 +20,9 @@ FOREVER = 3600
 
 
 class NullOperations(pyfuse3.Operations):
-    """The handlers that a reader of one file needs."""
+    """The handlers that a user of one file needs."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytearray) -> None:
         super().__init__()
         self._data = memoryview(data)
 
@@ -38,7 +38,7 @@ class NullOperations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         attributes = pyfuse3.EntryAttributes()
         attributes.st_ino = inode
-        attributes.st_mode = stat.S_IFREG | 0o444 if inode == DATA_INO else stat.S_IFDIR | 0o755
+        attributes.st_mode = stat.S_IFREG | 0o644 if inode == DATA_INO else stat.S_IFDIR | 0o755
         attributes.st_size = len(self._data)
         attributes.attr_timeout = attributes.entry_timeout = FOREVER
         return attributes
@@ -49,11 +49,16 @@ class NullOperations(pyfuse3.Operations):
     async def read(self, fh: FileHandleT, off: int, size: int) -> memoryview:  # type: ignore[override]
         return self._data[off : off + size]
 
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        # The size is fixed, as that of a device: what reaches beyond it is a ValueError.
+        self._data[off : off + len(buf)] = buf
+        return len(buf)
+
 
 def main(file: str, mountpoint: str) -> None:
     """Serve until the mount ends."""
     options = {*pyfuse3.default_options, "fsname=null_pyfuse3"}
-    pyfuse3.init(NullOperations(Path(file).read_bytes()), mountpoint, options)
+    pyfuse3.init(NullOperations(bytearray(Path(file).read_bytes())), mountpoint, options)
     try:
         trio.run(pyfuse3.main)
     finally:

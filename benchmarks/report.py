@@ -29,6 +29,18 @@ class Report:
         print(f"\nmemory, by page size\n{memory_table(memory)}", flush=True)
         self._found["memory"] += memory
 
+    def show_rows(
+        self,
+        key: str,
+        title: str,
+        rows: Sequence[Sequence[str]],
+        found: list[dict[str, Any]],
+        left: int = 1,
+    ) -> None:
+        """A table of another kind, headings first; *found* is what `write` puts under *key*."""
+        print(f"\n{title}\n{_aligned(rows, left=left)}", flush=True)
+        self._found.setdefault(key, []).extend(found)
+
     def note(self, text: str) -> None:
         """What could not be measured, and why."""
         print(f"\n{text}", flush=True)

@@ -1,7 +1,7 @@
 """Rounds in which every variant has its turn, and the ratios taken within each of them."""
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,24 +54,30 @@ class Figure:
         }
 
 
+def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """Each of *names* once a round; who comes first changes from round to round.
+
+    So none always comes after the same other.
+    """
+    for number in range(rounds):
+        first = number % len(names)
+        yield from names[first:]
+        yield from names[:first]
+
+
 class Rounds:
     """The times of every variant, round by round."""
 
     def __init__(
         self, variants: Mapping[str, Measure], rounds: int, *, warm_up: bool = True
     ) -> None:
-        """Run each variant once to warm up, unless it is to be cold, then *rounds* times.
-
-        The order turns from round to round, so that none always comes after the same other.
-        """
+        """Run each variant once to warm up, unless it is to be cold, then *rounds* times."""
         names = list(variants)
         self.seconds: dict[str, list[float]] = {name: [] for name in names}
         for name in names if warm_up else ():
             variants[name]()
-        for number in range(rounds):
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
-                self.seconds[name].append(variants[name]())
+        for name in turns(names, rounds):
+            self.seconds[name].append(variants[name]())
 
     def figure(self, subject: str, peer: str, unit: str, target: float | None = None) -> Figure:
         """Variant *subject* beside variant *peer*."""

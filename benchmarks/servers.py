@@ -2,47 +2,47 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from benchmarks.compiler import compile_c
 
 HERE = Path(__file__).parent
 READY_SECONDS = 20.0
 
 
 @contextmanager
-def null_pyfuse3(file: Path, mountpoint: Path) -> Iterator[Path]:
+def null_pyfuse3(
+    file: Path, mountpoint: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Path]:
     """The do-nothing filesystem in Python; yields the file in it."""
-    with _mounted([sys.executable, HERE / "null_pyfuse3.py", file, mountpoint], mountpoint):
+    command: list[str | Path] = [sys.executable, HERE / "null_pyfuse3.py", file, mountpoint]
+    with mounted(command, mountpoint, environment):
         yield mountpoint / "data"
 
 
 @contextmanager
-def null_c(file: Path, mountpoint: Path) -> Iterator[Path]:
+def null_c(
+    file: Path, mountpoint: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Path]:
     """The do-nothing filesystem in C; yields the file in it. See `compile_null_c`."""
-    with _mounted([mountpoint.parent / "null_fuse", file, mountpoint], mountpoint):
+    command = [mountpoint.parent / "null_fuse", file, mountpoint]
+    with mounted(command, mountpoint, environment):
         yield mountpoint / "data"
 
 
 def compile_null_c(directory: Path) -> str | None:
     """Make `null_fuse` in *directory*; the reason where that cannot be done here."""
-    compiler = shutil.which("cc")
-    if compiler is None or shutil.which("pkg-config") is None:
-        return "no C compiler or no pkg-config"
-    flags = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", "fuse3"], check=False, capture_output=True, text=True
-    )
-    if flags.returncode:
-        return "no libfuse3 headers"
-    target = directory / "null_fuse"
-    subprocess.run(
-        [compiler, "-O2", "-o", target, HERE / "null_fuse.c", *flags.stdout.split()], check=True
-    )
+    try:
+        compile_c(HERE / "null_fuse.c", directory / "null_fuse", package="fuse3")
+    except OSError as error:
+        return str(error)
     return None
 
 
@@ -53,7 +53,7 @@ def tmemfs(
     """tmemfs on the directory *source*, through the real command; yields the mount point."""
     sizes = [f"--budget={budget}", f"--page-size={page_size}"]
     command = [sys.executable, "-m", "tmemfs", "mount", str(source), str(mountpoint), "-f"]
-    with _mounted([*command, *sizes, *options], mountpoint):
+    with mounted([*command, *sizes, *options], mountpoint):
         yield mountpoint
 
 
@@ -64,10 +64,24 @@ def status(mountpoint: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _mounted(command: Sequence[str | Path], mountpoint: Path) -> Iterator[None]:
+def mounted(
+    command: Sequence[str | Path],
+    mountpoint: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """What *command*, which stays in the foreground, mounts at *mountpoint*.
+
+    *environment* is added to that of this process.
+    """
     mountpoint.mkdir(exist_ok=True)
+    said = tempfile.TemporaryFile()  # noqa: SIM115, closed when the server has ended
     server = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=said,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + READY_SECONDS
@@ -78,6 +92,11 @@ def _mounted(command: Sequence[str | Path], mountpoint: Path) -> Iterator[None]:
         yield
     finally:
         _unmount(server, mountpoint)
+        with said:
+            said.seek(0)
+            # What is for the information of somebody else would tear the tables apart.
+            lines = [line for line in said.read().decode().splitlines() if ": INFO: " not in line]
+            print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
 
 
 def _unmount(server: subprocess.Popen[bytes], mountpoint: Path) -> None:
