@@ -9,23 +9,25 @@ import resource
 import signal
 from collections.abc import Callable
 
-import pyfuse3
 import trio
 
-from tmemfs import __version__, system
+from tmemfs import __version__, hardening, loops, system
 from tmemfs.config import MountConfig
 from tmemfs.errors import MountFailure
+from tmemfs.fuse import fallocate, pyfuse3
 from tmemfs.fuse.attributes import Timeouts
 from tmemfs.fuse.control import Control
 from tmemfs.fuse.failsafe import Failsafe
 from tmemfs.fuse.operations import Operations
-from tmemfs.tmem import Core
+from tmemfs.notify import notify
+from tmemfs.safety import Step
 from tmemfs.volumes.cache import CacheVolume
-from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
+from tmemfs.volumes.swaps import Swaps
 
 log = logging.getLogger(__name__)
 
-_ENDINGS = (signal.SIGTERM, signal.SIGINT)
+# A terminal that closes is no reason to leave a stale mount.
+_ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # Filesystems that may have to ask another machine, or another process, for a name.
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "gluster", "lustre", "ncpfs", "coda")
@@ -34,6 +36,8 @@ _REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "gluster", "lustre
 def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     """Mount what *config* says and serve it until it is unmounted, or SIGTERM or SIGINT comes.
 
+    While swap is on a file of the mount, signals are refused: what is swapped out would be lost.
+
     *on_ready* is called from this process once the mount answers. Raises a TmemfsError, or an
     OSError of the source directory, when it cannot be mounted.
     """
@@ -41,18 +45,11 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     os.umask(0)
     # Before the mount, which may be over the source itself.
     root = os.open(config.source, os.O_RDONLY | os.O_DIRECTORY)
-    core = Core(config.budget)
+    core, steps = hardening.safe_core(config)
     client = core.new_client("mount")
     cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
     volume = CacheVolume(root, cache_pool, local=_is_local(root), descriptors=_descriptors())
-    swaps = [
-        SwapVolume(
-            spec.name,
-            spec.size,
-            client.new_pool(spec.name, kind="persistent", page_size=PAGE_SIZE),
-        )
-        for spec in config.swaps
-    ]
+    swaps = Swaps(core, client, config.swaps)
     failsafe = Failsafe()
     about = {
         "version": __version__,
@@ -60,7 +57,16 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
         "source": config.source,
         "mountpoint": config.mountpoint,
     }
-    control = Control(core, swaps, about, lambda: {"failsafe": failsafe.statistics()})
+    control = Control(
+        core,
+        swaps,
+        about,
+        lambda: {
+            "failsafe": failsafe.statistics(),
+            "discard": fallocate.active(),
+            "safety": [step.as_dict() for step in steps],
+        },
+    )
     operations = Operations(
         volume,
         control,
@@ -68,13 +74,20 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
         Timeouts(config.attr_timeout, config.entry_timeout),
     )
     try:
-        _serve(operations, config, on_ready)
+        _serve(operations, config, swaps, steps, on_ready)
     finally:
         volume.close()
+        swaps.close()
         core.close()
 
 
-def _serve(operations: Operations, config: MountConfig, on_ready: Callable[[], None]) -> None:
+def _serve(
+    operations: Operations,
+    config: MountConfig,
+    swaps: Swaps,
+    steps: list[Step],
+    on_ready: Callable[[], None],
+) -> None:
     options = set(pyfuse3.default_options) | set(config.fuse_options)
     if config.debug:
         options.add("debug")
@@ -86,31 +99,49 @@ def _serve(operations: Operations, config: MountConfig, on_ready: Callable[[], N
         pyfuse3.init(operations, config.mountpoint, options)
     except RuntimeError as error:
         raise MountFailure(f"{config.mountpoint}: cannot mount: {error}") from error
+    fallocate.serve(operations)
+    if config.swaps and not fallocate.active():
+        log.warning("no discard: %s; what is freed stays in swap volumes", fallocate.why_not())
+    hardening.finish(steps)
     try:
-        trio.run(_main, config.mountpoint, on_ready)
+        trio.run(_main, config, swaps, on_ready)
     finally:
         pyfuse3.close(unmount=True)
 
 
-async def _main(mountpoint: str, on_ready: Callable[[], None]) -> None:
+async def _main(config: MountConfig, swaps: Swaps, on_ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_announce, mountpoint, on_ready)
-        nursery.start_soon(_end_on_signal)
+        nursery.start_soon(swaps.run)
+        nursery.start_soon(_announce, config, on_ready)
+        nursery.start_soon(_end_on_signal, config)
         await pyfuse3.main()
         nursery.cancel_scope.cancel()
 
 
-async def _announce(mountpoint: str, on_ready: Callable[[], None]) -> None:
+async def _announce(config: MountConfig, on_ready: Callable[[], None]) -> None:
     # In a thread, because it is this one that has to answer.
-    await trio.to_thread.run_sync(os.statvfs, mountpoint, abandon_on_cancel=True)
+    await trio.to_thread.run_sync(os.statvfs, config.mountpoint, abandon_on_cancel=True)
+    if config.foreground:
+        notify("READY=1", f"STATUS=serving {config.mountpoint}")
     on_ready()
 
 
-async def _end_on_signal() -> None:
-    with trio.open_signal_receiver(*_ENDINGS) as signals:
+async def _end_on_signal(config: MountConfig) -> None:
+    # Whoever started us so that a closed terminal does not matter (nohup) is obeyed.
+    endings = [number for number in _ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
+    with trio.open_signal_receiver(*endings) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
         async for number in signals:
-            log.info("ending on %s", signal.Signals(number).name)
+            name = signal.Signals(number).name
+            devices = ", ".join(swap.device for swap in loops.swaps_on(config.mountpoint))
+            if devices:
+                log.warning("%s refused: %s is swap on this mount; swapoff first", name, devices)
+                if config.foreground:
+                    notify(f"STATUS={name} refused: {devices} is swap on this mount")
+                continue
+            log.info("ending on %s", name)
+            if config.foreground:
+                notify("STOPPING=1")
             pyfuse3.terminate()
 
 

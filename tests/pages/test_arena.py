@@ -1,5 +1,8 @@
 """The arena: segments taken and given back, the account, and memory that really goes."""
 
+import ctypes
+import mmap
+
 import pytest
 from account import resident
 
@@ -75,6 +78,87 @@ def test_memory_is_lent_when_taken_and_goes_back_when_given() -> None:
     assert full - resident() >= (63 - WARM_SEGMENTS) * SIZE
     arena.close()
     assert full - resident() >= 63 * SIZE
+
+
+def warm_up(arena: Arena[str], limit: int) -> None:
+    while arena.warm_up(limit):
+        pass
+
+
+def test_what_is_warm_is_there_before_it_is_taken() -> None:
+    arena: Arena[str] = Arena(100, SIZE)
+    arena.warm_wanted = 16
+    before = resident()
+    warm_up(arena, 64 * SIZE)
+    warm = resident()
+    assert arena.warm_bytes == 16 * SIZE
+    assert warm - before >= 15 * SIZE
+    fill(arena, [arena.take() for _ in range(16)])
+    # Taken and filled, they are no more than they were.
+    assert resident() - warm < 2 * SIZE
+    assert arena.warm_bytes == 0
+    for number in list(arena.holders):
+        arena.give(number)
+    assert arena.warm_bytes == 16 * SIZE
+    arena.close()
+
+
+def test_what_is_warm_stays_within_the_limit() -> None:
+    arena: Arena[str] = Arena(10, SIZE)
+    arena.warm_wanted = 1000
+    fill(arena, [arena.take() for _ in range(3)])
+    arena.metadata_bytes = 100
+    warm_up(arena, 8 * SIZE)
+    assert arena.warm_bytes == 4 * SIZE
+    arena.metadata_bytes = 0
+    warm_up(arena, 8 * SIZE)
+    assert arena.warm_bytes == 5 * SIZE
+    warm_up(arena, 6 * SIZE)
+    assert arena.warm_bytes == 3 * SIZE
+    # What every arena keeps is covered by what the budget has in reserve.
+    warm_up(arena, 3 * SIZE)
+    assert arena.warm_bytes == WARM_SEGMENTS * SIZE
+    # No more than there are.
+    warm_up(arena, 100 * SIZE)
+    assert arena.warm_bytes == 7 * SIZE
+    taken = {arena.take() for _ in range(7)}
+    assert taken | set(arena.holders) == set(range(1, 11))
+    arena.close()
+
+
+def test_locked_memory_is_given_back() -> None:
+    """A daemon that serves swap locks its memory, which the usual advice leaves alone."""
+    size, count = mmap.PAGESIZE, 8
+    arena: Arena[str] = Arena(count, size)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(arena.view))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(len(arena.view))) == 0
+    numbers = [arena.take() for _ in range(count)]
+    for number in numbers:
+        arena.holders[number] = "somebody"
+        arena.view[number * size : (number + 1) * size] = b"\xaa" * size
+    for number in numbers:
+        arena.give(number)
+    # Memory that the system took is zeros when it comes again.
+    gone = [n for n in numbers if not any(arena.view[n * size : (n + 1) * size])]
+    assert len(gone) == count - WARM_SEGMENTS
+    assert sorted(arena.take() for _ in range(count)) == sorted(numbers)
+    arena.close()
+
+
+def test_locked_memory_of_an_old_kernel_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing takes it back there: it is as warm as what was never given."""
+    # Advice that no kernel knows, in the place of what an old one does not.
+    monkeypatch.setattr("tmemfs.pages.arena._MADV_DONTNEED_LOCKED", 9999)
+    monkeypatch.setattr("mmap.MADV_DONTNEED", 9998)
+    arena: Arena[str] = Arena(4, SIZE)
+    fill(arena, [arena.take() for _ in range(4)])
+    for number in list(arena.holders):
+        arena.give(number)
+    assert arena.warm_bytes == 4 * SIZE
+    assert not arena.warm_up(SIZE)
+    assert {arena.take() for _ in range(4)} == {1, 2, 3, 4}
+    arena.close()
 
 
 def test_what_was_read_outlives_the_arena() -> None:
