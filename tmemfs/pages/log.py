@@ -11,8 +11,10 @@ as dead because the index no longer points at it.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, groupby
 
 from tmemfs.pages import codec
 from tmemfs.pages.arena import Arena
@@ -112,37 +114,34 @@ class SegmentLog:
         head = self.head
         if head is None:
             return []
-        view, page_size = self._view, self.page_size
-        start, position, end = head.start, head.position, head.end
-        same = huge = 0
-        locations = []
-        for payload in payloads[: head.rows_left]:
-            size = len(payload)
-            if position + size > end:
-                break
-            view[position : position + size] = payload
-            location = position << SIZE_BITS | size
-            position += size
-            if size <= codec.WORD:
-                same += 1
-                if not size:
-                    # Not here: where a full segment ends, another begins.
-                    location = start << SIZE_BITS
-            elif size == page_size:
-                huge += 1
-            locations.append(location)
-        count = len(locations)
+        sizes = list(map(len, payloads))
+        room = head.end - head.position
+        if len(sizes) > head.rows_left or sum(sizes) > room:
+            fit = min(bisect_right(list(accumulate(sizes)), room), head.rows_left)
+            if not fit:
+                return []
+            payloads, sizes = payloads[:fit], sizes[:fit]
+        # Where each begins, in the segment. One that takes nothing is at the start: where a full
+        # segment ends, another begins.
+        start, position, count = head.start, head.position, len(sizes)
+        places = accumulate(sizes[:-1], initial=position - start)
+        offsets = [place if size else 0 for place, size in zip(places, sizes, strict=True)]
+        data = b"".join(payloads) if count > 1 else payloads[0]
+        head.position = position + len(data)
+        self._view[position : head.position] = data
         head.owners.extend([owner] * count)
         head.indexes.extend(range(index, index + count))
-        head.offsets.extend([(location >> SIZE_BITS) - start for location in locations])
+        head.offsets.extend(offsets)
         head.rows_left -= count
         head.live_pages += count
-        head.live_bytes += position - head.position
-        head.same_pages += same
-        head.huge_pages += huge
-        head.position = position
+        head.live_bytes += len(data)
+        head.huge_pages += sizes.count(self.page_size)
+        if min(sizes) <= codec.WORD:
+            head.same_pages += _same(sizes)
         self._arena.metadata_bytes += ROW_BYTES * count
-        return locations
+        return [
+            start + offset << SIZE_BITS | size for offset, size in zip(offsets, sizes, strict=True)
+        ]
 
     def read(self, locations: Iterable[int]) -> list[bytes | None]:
         """Return the page at each location, None where the location is 0.
@@ -227,14 +226,20 @@ def free(arena: Arena[Segment], locations: Iterable[int]) -> None:
 
     A segment in which nothing lives any more is given back, the head of a log too.
     """
-    for location in locations:
-        segment = arena.holders[(location >> SIZE_BITS) >> arena.segment_bits]
-        size = location & SIZE_MASK
-        segment.live_pages -= 1
-        segment.live_bytes -= size
-        if size <= codec.WORD:
-            segment.same_pages -= 1
-        elif size == segment.log.page_size:
-            segment.huge_pages -= 1
+    bits = SIZE_BITS + arena.segment_bits
+    # The pages of a run are next to each other, as a rule.
+    for number, neighbours in groupby(locations, lambda location: location >> bits):
+        segment = arena.holders[number]
+        sizes = [location & SIZE_MASK for location in neighbours]
+        segment.live_pages -= len(sizes)
+        segment.live_bytes -= sum(sizes)
+        segment.huge_pages -= sizes.count(segment.log.page_size)
+        if min(sizes) <= codec.WORD:
+            segment.same_pages -= _same(sizes)
         if not (segment.live_pages or segment.pins):
             segment.log.release(segment)
+
+
+def _same(sizes: Iterable[int]) -> int:
+    """How many of so many bytes are of one word repeated."""
+    return sum(size <= codec.WORD for size in sizes)

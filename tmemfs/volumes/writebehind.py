@@ -22,8 +22,10 @@ from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
 
 # 4 MiB: some of the largest requests of the kernel.
 LIMIT = 1024
-# So many pages are compressed at a time, in a tenth of a millisecond or two.
+# So many pages are compressed at a time, in a tenth of a millisecond or two ...
 _SLICE = 16
+# ... and so many where nobody has read meanwhile, who would wait.
+_LONG_SLICE = 64
 
 Pages = dict[int, memoryview]
 
@@ -38,6 +40,7 @@ class WriteBehind:
         self.volume = volume
         self._noted: Pages = {}
         self._wake = trio.Event()
+        self._slice = _LONG_SLICE
         # Held by whoever gives pages to the volume in an order that matters.
         self._order = trio.Lock()
 
@@ -45,6 +48,7 @@ class WriteBehind:
         self, offset: int, size: int
     ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
         """See `SwapVolume.read`."""
+        self._slice = _SLICE
         found = self.volume.read(offset, size)
         if not self._noted:
             return found
@@ -60,10 +64,9 @@ class WriteBehind:
         if not (offset | len(buf)) % PAGE_SIZE and offset + len(buf) <= self.volume.size:
             count = len(noted) + len(buf) // PAGE_SIZE
             if count <= LIMIT and self.volume.has_room(count):
-                view, index = memoryview(buf), offset // PAGE_SIZE
-                for at in range(0, len(buf), PAGE_SIZE):
-                    noted[index] = view[at : at + PAGE_SIZE]
-                    index += 1
+                view, first = memoryview(buf), offset // PAGE_SIZE
+                pages = [view[at : at + PAGE_SIZE] for at in range(0, len(buf), PAGE_SIZE)]
+                noted.update(enumerate(pages, first))
                 self._wake.set()
                 return len(buf)
         if self._between(offset, offset + len(buf)):
@@ -94,8 +97,9 @@ class WriteBehind:
             while self._noted:
                 # This is also where others are let through.
                 async with self._order:
+                    run, self._slice = self._next(), _LONG_SLICE
                     try:
-                        await self._give(self._next())
+                        await self._give(run)
                     except OSError:
                         break  # no room: it stays, and the next write tries again
 
@@ -125,7 +129,7 @@ class WriteBehind:
         noted = self._noted
         first = next(iter(noted), 0)
         run: Pages = {}
-        for index in range(first, first + _SLICE):
+        for index in range(first, first + self._slice):
             if index not in noted:
                 break
             run[index] = noted[index]
