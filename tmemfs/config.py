@@ -36,6 +36,7 @@ _OPPOSITES = {
 }
 _FLAGS = frozenset(_OPPOSITES) | frozenset(_OPPOSITES.values()) | {"dirsync"}
 _SWITCHES = frozenset({"allow_other", "allow_root", "auto_unmount"})
+OWN_SWITCHES = frozenset({"realtime"})
 _VALUES = frozenset({"fsname", "context", "fscontext", "defcontext", "rootcontext"})
 OWN_KEYS = ("budget", "page_size", "swap", "overflow", "reserve", "attr_timeout", "entry_timeout")
 
@@ -48,7 +49,8 @@ _IGNORED_WORDS = (
 )
 _IGNORED = frozenset(_IGNORED_WORDS.split())
 _IGNORED_PREFIXES = ("x-", "X-", "comment=", "user=", "helper=", "uhelper=")
-_KNOWN = _FLAGS | _SWITCHES | _VALUES | _IGNORED | frozenset(OWN_KEYS) | {"subtype", "remount"}
+_OWN = OWN_SWITCHES | frozenset(OWN_KEYS)
+_KNOWN = _FLAGS | _SWITCHES | _VALUES | _IGNORED | _OWN | {"subtype", "remount"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class MountConfig:
     mountpoint: str
     budget: int
     reserve: int | None = None
+    realtime: bool = False
     page_size: int = DEFAULT_PAGE_SIZE
     swaps: tuple[SwapSpec, ...] = ()
     read_only: bool = False
@@ -205,7 +208,7 @@ def parse_mount(
         elif key == "overflow":
             name, file = split_overflow(value)
             overflows[name] = file
-        elif key in OWN_KEYS:
+        elif key in _OWN:
             own[key] = value
         elif key in _FLAGS:
             words[_OPPOSITES.get(key, key)] = key  # takes the place of its opposite
@@ -223,6 +226,7 @@ def parse_mount(
         mountpoint=mountpoint,
         budget=_budget(own["budget"]) if "budget" in own else default_budget(),
         reserve=_size("reserve", own["reserve"]) if "reserve" in own else None,
+        realtime="realtime" in own,
         page_size=_size("page_size", own.get("page_size", str(DEFAULT_PAGE_SIZE))),
         swaps=tuple(replace(swap, overflow=overflows.get(swap.name)) for swap in swaps),
         read_only=words["rw"] == "ro",

@@ -41,7 +41,7 @@ def safe_core(config: MountConfig) -> tuple[Core, list[Step]]:
     steps.append(_reserved(core))
     safety.warm_heap(_heap(config))
     # The last: until here the machine may make room for us.
-    steps += safety.go_first()
+    steps += safety.go_first(real_time=config.realtime)
     return core, steps
 
 

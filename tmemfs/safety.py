@@ -120,9 +120,13 @@ def touching(step: Callable[[], bool]) -> Iterator[None]:
     Stops when it says so, and when the machine has little left: taking that would only bring on
     what it is to help with.
     """
-    least = system.physical_memory() // _LEAVE
-    while system.available_memory() > least and step():
+    while touchable() > 0 and step():
         yield
+
+
+def touchable() -> int:
+    """Return how many bytes may be taken ahead of need; none are left where it is not above 0."""
+    return system.available_memory() - system.physical_memory() // _LEAVE
 
 
 def secure(to_map: int) -> list[Step]:
@@ -130,12 +134,12 @@ def secure(to_map: int) -> list[Step]:
     return [lock_memory(to_map), *go_first()]
 
 
-def go_first() -> list[Step]:
+def go_first(*, real_time: bool = False) -> list[Step]:
     """Take what the kernel has to give this process and the threads that it starts from now on.
 
     To be called when it has all its memory: from now on it gets new memory at others' expense.
     """
-    return [_spare(), _real_time(), _flusher()]
+    return [_spare(), _priority(real_time=real_time), _flusher()]
 
 
 def _spare() -> Step:
@@ -155,22 +159,29 @@ def _spare() -> Step:
     return Step("oom_score_adj", True, f"the OOM killer spares the daemon ({wanted})")
 
 
-def _real_time() -> Step:
-    """Run before everything else, and take from the last memory that the kernel holds back.
+def _priority(*, real_time: bool) -> Step:
+    """Run before other programs, which wait for their pages anyway.
 
     Threads inherit it, and must: one of them that waits for the processor may hold the
-    interpreter's lock.
+    interpreter's lock. Real time keeps a fault short on a busy machine, and makes it half as long
+    again on an idle one; `docs/swap-safety.md` has the figures.
     """
     try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        if real_time:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+            return Step("priority", True, "the daemon runs under SCHED_RR with priority 1")
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
+        # Where each session has its share of the processors, a nice value only counts within it.
+        with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
+            group.write("-20")
     except OSError as error:
         return Step(
-            "real_time",
+            "priority",
             False,
-            "the daemon may wait for memory when there is none left "
-            f"({error.strerror}): grant CAP_SYS_NICE, or LimitRTPRIO=1 in its unit",
+            f"busy programs make swap slow ({error.strerror}): grant CAP_SYS_NICE, or "
+            f"{'LimitRTPRIO=1' if real_time else 'Nice=-20'} in its unit",
         )
-    return Step("real_time", True, "the daemon runs under SCHED_RR with priority 1")
+    return Step("priority", True, "the daemon runs before other programs (nice -20)")
 
 
 def _flusher() -> Step:

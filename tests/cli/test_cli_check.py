@@ -1,21 +1,44 @@
 """`tmemfs check`: one line for each thing, and an exit code that says whether it will do."""
 
 import os
-import threading
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import environment
 
-from tmemfs import loops, safety, system
-from tmemfs.cli import machine, preflight, swaptools
+from tmemfs import config, loops, safety, system
+from tmemfs.cli import machine, preflight, swaptools, trial, watermarks
 from tmemfs.cli.machine import Finding, Level
 from tmemfs.cli.main import main
 from tmemfs.loops import Loop, SwapDevice
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
+MIB = 1 << 20
 GIB = 1 << 30
+
+# The command, and what it leaves of the trial in the process that ran it.
+WITHOUT_A_TRACE = """
+import os, sys, threading
+from pathlib import Path
+from tmemfs.cli.main import main
+
+def state():
+    locked = [line for line in Path("/proc/self/status").open() if line.startswith("VmLck")]
+    spared = Path("/proc/self/oom_score_adj").read_text()
+    group = Path("/proc/self/autogroup")
+    shared = group.read_text() if group.exists() else ""
+    run_as = os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), shared
+    return run_as, spared, locked, threading.active_count()
+
+before = state()
+code = main(["check"])
+assert state() == before, (before, state())
+sys.exit(code)
+"""
 
 
 @pytest.fixture
@@ -32,31 +55,43 @@ def test_one_aligned_line_for_each(
     found = [Finding(Level.OK, "FUSE", "is there"), Finding(Level.WARNING, "zswap", "is on")]
     asked = []
 
-    def findings(*, overflow: bool) -> list[Finding]:
-        asked.append(overflow)
+    def findings(*, budget: int, overflow: bool) -> list[Finding]:
+        asked.append((budget, overflow))
         return found
 
     monkeypatch.setattr(machine, "findings", findings)
     assert main(["check"]) == 0
     assert capsys.readouterr() == ("ok       FUSE   is there\nwarning  zswap  is on\n", "")
     found.append(Finding(Level.MISSING, "root", "run it as root"))
-    assert main(["check", "--overflow"]) == 1
+    assert main(["check", "--overflow", "--budget", "3M"]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "missing  root   run it as root"
-    assert asked == [False, True]
+    assert asked == [(config.default_budget(), False), (3 * MIB, True)]
 
 
-def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever it has, each is said in a line, and nothing of the trial is left in this process."""
-    before = (os.sched_getscheduler(0), Path("/proc/self/oom_score_adj").read_text())
-    assert main(["check"]) in (0, 1)
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert all(line.startswith(("ok ", "warning ", "missing ")) for line in out.splitlines())
-    for topic in ("FUSE", "loop device", "direct I/O", "discard", "lock_memory", "zswap"):
-        assert f"  {topic} " in out
-    assert (os.sched_getscheduler(0), Path("/proc/self/oom_score_adj").read_text()) == before
-    assert "VmLck:\t       0 kB" in Path("/proc/self/status").read_text()
-    assert threading.active_count() == 1
+def test_a_budget_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--budget", "much"]) == 2
+    assert "'much' is not a size" in capsys.readouterr().err
+
+
+def test_this_machine() -> None:
+    """Whatever it has, each is said in a line, and nothing of the trial is left in the process."""
+    # One of its own: other tests leave threads here.
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_TRACE],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+        start_new_session=True,  # a trace in the session would be seen in no other test
+    )
+    assert (done.stderr, done.returncode in (0, 1)) == ("", True)
+    lines = done.stdout.splitlines()
+    assert all(line.startswith(("ok ", "warning ", "missing ")) for line in lines)
+    missing = any(line.startswith("missing ") for line in lines)
+    assert done.returncode == int(missing)
+    topics = ("FUSE", "loop device", "direct I/O", "discard", "zswap", "watermark_boost")
+    for topic in (*topics, *trial.VITAL):
+        assert f"  {topic} " in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -64,7 +99,7 @@ def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("lock_memory", True, Level.OK),
         ("lock_memory", False, Level.MISSING),
-        ("real_time", False, Level.MISSING),
+        ("priority", False, Level.WARNING),
         ("io_flusher", False, Level.WARNING),
     ],
 )
@@ -72,7 +107,7 @@ def test_what_the_daemon_may_do_is_tried(
     step: str, done: bool, level: Level, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(safety, "secure", lambda _size: [safety.Step(step, done, "a line")])
-    assert list(machine.daemon_steps()) == [Finding(level, step, "a line")]
+    assert steps()[0] == Finding(level, step, "a line")
 
 
 def test_a_trial_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +115,41 @@ def test_a_trial_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
     monkeypatch.setattr(safety, "secure", fail)
-    (finding,) = machine.daemon_steps()
-    assert finding.level is Level.WARNING
+    assert steps()[0].level is Level.WARNING
+
+
+def steps() -> list[Finding]:
+    return list(machine.daemon_steps(budget=GIB, overflow=False))
+
+
+@pytest.mark.parametrize(
+    ("free", "overflow", "level"),
+    [
+        (GIB + 70 * MIB, False, Level.OK),
+        (GIB + 70 * MIB, True, Level.MISSING),
+        (GIB + 94 * MIB, True, Level.OK),
+        (GIB, False, Level.MISSING),
+        (-GIB, False, Level.MISSING),
+    ],
+)
+def test_room_for_the_budget(
+    free: int, overflow: bool, level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As much more than it leaves to others.
+    monkeypatch.setattr(system, "physical_memory", lambda: 16 * GIB)
+    monkeypatch.setattr(system, "available_memory", lambda: GIB + free)
+    found = {step.topic: step for step in machine.daemon_steps(budget=GIB, overflow=overflow)}
+    assert found["reserve"].level is level
+    if level is Level.MISSING:
+        assert "smaller --budget" in found["reserve"].text
+
+
+def test_an_install_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "EXTENSION", "_no_such_module")
+    found = {step.topic: step for step in steps()}
+    assert found["requests"].level is Level.MISSING
+    assert machine.discard().level is Level.WARNING
+    assert "libfuse3-dev" in found["requests"].text
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,18 +189,50 @@ def test_settings(
     assert says in finding.text
 
 
-@pytest.mark.parametrize("overflow", [False, True])
-def test_what_the_kernel_holds_back(
-    overflow: bool, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_kernel_holds_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watermarks, "SETTINGS", str(tmp_path))
     monkeypatch.setattr(system, "physical_memory", lambda: 10 * GIB)
-    path = "/proc/sys/vm/min_free_kbytes"
-    files[path] = "67584"
-    finding = machine.reserve(overflow=overflow)
-    assert finding.level is (Level.MISSING if overflow else Level.WARNING)
+    (tmp_path / "min_free_kbytes").write_text("67584\n")
+    finding = machine.min_free()
+    assert finding.level is Level.WARNING
     wanted = finding.text.rpartition("=")[2].rstrip("'")
-    files[path] = wanted
-    assert machine.reserve(overflow=overflow).level is Level.OK
+    assert int(wanted) == 10 * GIB // 100 // 1024
+    (tmp_path / "min_free_kbytes").write_text(wanted)
+    assert machine.min_free().level is Level.OK
+
+
+@pytest.mark.parametrize("overflow", [False, True])
+@pytest.mark.parametrize(
+    ("boost", "min_free", "safe"),
+    [
+        ("15000", "4096", False),
+        ("15000", "65535", False),
+        ("15000", "65536", True),
+        ("0", "4096", True),
+        (None, "4096", True),  # a kernel before 5.0
+    ],
+)
+def test_the_boost_of_the_water_marks(
+    boost: str | None,
+    min_free: str,
+    safe: bool,
+    overflow: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watermarks, "SETTINGS", str(tmp_path))
+    monkeypatch.setattr(system, "physical_memory", lambda: 4 * GIB)
+    (tmp_path / "min_free_kbytes").write_text(f"{min_free}\n")
+    if boost is not None:
+        (tmp_path / "watermark_boost_factor").write_text(f"{boost}\n")
+    finding = machine.watermark_boost(overflow=overflow)
+    assert watermarks.may_stop() != safe
+    if safe:
+        assert finding.level is Level.OK
+    else:
+        assert finding.level is (Level.MISSING if overflow else Level.WARNING)
+        assert "'sysctl vm.watermark_boost_factor=0'" in finding.text
+        assert "'sysctl vm.min_free_kbytes=65536'" in finding.text
 
 
 def test_other_swap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,8 @@ def test_everything_that_can_be_asked_for(
     places: tuple[str, str], served: list[MountConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = [
-        "mount", "--budget", "64M", "--page-size=4K", "--swap", "a=1M", "--swap", "b=2M",
+        "mount", "--budget", "64M", "--reserve=1M", "--page-size=4K",
+        "--swap", "a=1M", "--swap", "b=2M",
         "-o", "noexec,swap=c=3M", "-o", "fsname=x\\,y,attr_timeout=0", *places, "-v",
     ]  # fmt: skip
     assert main(argv) == 0
@@ -68,6 +69,7 @@ def test_everything_that_can_be_asked_for(
         source=places[0],
         mountpoint=places[1],
         budget=64 << 20,
+        reserve=1 << 20,
         page_size=4096,
         swaps=(SwapSpec("c", 3 << 20), SwapSpec("a", 1 << 20), SwapSpec("b", 2 << 20)),
         attr_timeout=0.0,

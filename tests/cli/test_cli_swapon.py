@@ -11,7 +11,7 @@ import pytest
 
 import tmemfs
 from tmemfs import loops, system
-from tmemfs.cli import preflight, swapoff, swapon, swaptools, swapvolume, units
+from tmemfs.cli import preflight, swapoff, swapon, swaptools, swapvolume, units, watermarks
 from tmemfs.cli.main import main
 from tmemfs.errors import MountFailure, SwapFailure, SystemFailure
 from tmemfs.loops import Loop, SwapDevice
@@ -69,6 +69,8 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str, code: int) -> str:
         (["x", "--size", "1M", "-p", "high"], "invalid int value: 'high'"),
         (["x", "--siez", "1M"], "unknown option '--siez'; did you mean '--size'?"),
         (["x", "--mountpoint", "/m", "--budget", "1M"], "by writing to its .tmemfs/budget"),
+        (["x", "--mountpoint", "/m", "--reserve", "1M"], "--reserve: a mount that is there"),
+        (["x", "--size", "1M", "--budget", "1M", "--reserve", "2M"], "more than the budget"),
         (["x", "--mountpoint", "/m", "--print-units"], "omit --mountpoint"),
         ([], "NAME"),
     ],
@@ -148,6 +150,34 @@ def test_an_overflow_file_has_a_place_and_room(tmp_path: Path) -> None:
         swapon.check_overflow(f"{tmp_path}/new", 1 << 63)
 
 
+@pytest.mark.parametrize("overflow", [None, "/var/lib/swap0"])
+@pytest.mark.parametrize(("boost", "min_free"), [("15000", "4096"), ("0", "4096"), ("1", "65536")])
+def test_what_may_stop_the_machine_is_said(
+    boost: str,
+    min_free: str,
+    overflow: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "watermark_boost_factor").write_text(f"{boost}\n")
+    (tmp_path / "min_free_kbytes").write_text(f"{min_free}\n")
+    monkeypatch.setattr(watermarks, "SETTINGS", str(tmp_path))
+    monkeypatch.setattr(system, "physical_memory", lambda: 4 << 30)
+    figures = {"swaps": [{"name": "swap0", "overflow": overflow}], "safety": []}
+    monkeypatch.setattr(swapon, "find_mount", lambda _: None)
+    monkeypatch.setattr(swapon, "read_figures", lambda _: figures)
+    swapon.warn(swapvolume.Volume.of_its_own("swap0"))
+    expected = "" if overflow is None or (boost, min_free) != ("15000", "4096") else LINE
+    assert capsys.readouterr() == ("", expected)
+
+
+LINE = (
+    "tmemfs: swap0: swap with overflow may stop a machine that runs out of memory as a whole: "
+    "'sysctl vm.watermark_boost_factor=0' or 'sysctl vm.min_free_kbytes=65536'\n"
+)
+
+
 # --- room for what comes back ----------------------------------------------------------------
 
 
@@ -190,7 +220,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> None:
 COMMAND_LINES = {
     "plain": ["swap0", "--size", "8G", "--budget", "1G"],
     "all": [
-        *("my-swap_1", "--size", "64M", "--budget", "16M", "--priority", "100"),
+        *("my-swap_1", "--size", "64M", "--budget", "16M", "--reserve", "4M", "--priority", "100"),
         *("--overflow", '/var/lib/100% "my" $pages', "--discard=pages"),
     ],
 }

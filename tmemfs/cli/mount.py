@@ -19,11 +19,12 @@ sizes:
 
 mount options (-o), also in fstab:
   budget=SIZE         as --budget
-  reserve=SIZE        so much of the budget is taken from the system at the start and kept; default
-                      all of it where there are swap files, which is what makes them safe
+  reserve=SIZE        as --reserve
   page_size=SIZE      as --page-size
   swap=NAME=SIZE      as --swap, once for each volume
   overflow=NAME=FILE  as --overflow, once for each volume; an absolute path
+  realtime            with swap volumes: serve under SCHED_RR instead of nice -20; better where
+                      processors are always busy, slower where they are not
   attr_timeout=SECONDS, entry_timeout=SECONDS
                       how long the kernel may believe attributes and names; default 1
   ro rw suid nosuid dev nodev exec noexec sync async dirsync atime noatime
@@ -60,6 +61,12 @@ def parser() -> Parser:
         metavar="SIZE",
         help="the memory that all pages together may take; default 1G, or 25%% of the physical "
         "memory where that is less",
+    )
+    made.add_argument(
+        "--reserve",
+        metavar="SIZE",
+        help="so much of the budget is taken from the system at the start and kept; default all of "
+        "it where there are swap files, which is what makes them safe",
     )
     made.add_argument(
         "--page-size",
@@ -124,6 +131,7 @@ def configuration(arguments: argparse.Namespace) -> MountConfig:
             words.append(word)
     long_options = {
         "budget": [arguments.budget] if arguments.budget else [],
+        "reserve": [arguments.reserve] if arguments.reserve else [],
         "page_size": [arguments.page_size] if arguments.page_size else [],
         "swap": arguments.swap,
         "overflow": map(_absolute, arguments.overflow),

@@ -60,7 +60,7 @@ OOMScoreAdjust=-1000
 OOMPolicy=continue
 MemorySwapMax=0
 LimitMEMLOCK=infinity
-LimitRTPRIO=1
+Nice=-20
 LimitNOFILE=65536
 # It refuses to end while swap is on. It is asked when the unit of the swap has been stopped. Where
 # that could not swap off, killing it would lose pages, and waiting for ever keep the machine up.
@@ -116,6 +116,8 @@ def filled_in(config: MountConfig, arguments: argparse.Namespace) -> str:
     """The two units for the command line of `tmemfs swapon`, each after the path it belongs to."""
     (spec,) = config.swaps
     words = ["--swap", f"{spec.name}={spec.size}", "--budget", str(config.budget)]
+    if config.reserve is not None:
+        words += ["--reserve", str(config.reserve)]
     if spec.overflow is not None:
         words += ["--overflow", f"{spec.name}={spec.overflow}"]
     more = [] if arguments.priority is None else ["--priority", str(arguments.priority)]
