@@ -139,7 +139,7 @@ def go_first(*, real_time: bool = False) -> list[Step]:
 
     To be called when it has all its memory: from now on it gets new memory at others' expense.
     """
-    return [_spare(), _priority(real_time=real_time), _flusher()]
+    return [_spare(), *([_real_time()] if real_time else []), _flusher()]
 
 
 def _spare() -> Step:
@@ -159,29 +159,23 @@ def _spare() -> Step:
     return Step("oom_score_adj", True, f"the OOM killer spares the daemon ({wanted})")
 
 
-def _priority(*, real_time: bool) -> Step:
-    """Run before other programs, which wait for their pages anyway.
+def _real_time() -> Step:
+    """Run before everything else, for a machine whose processors are always busy.
 
     Threads inherit it, and must: one of them that waits for the processor may hold the
-    interpreter's lock. Real time keeps a fault short on a busy machine, and makes it half as long
-    again on an idle one; `docs/swap-safety.md` has the figures.
+    interpreter's lock. On an idle machine it makes a fault half as long again, because who waits
+    for the answer may have to wait for the daemon to sleep; `docs/swap-safety.md` has the figures.
     """
     try:
-        if real_time:
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-            return Step("priority", True, "the daemon runs under SCHED_RR with priority 1")
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
-        # Where each session has its share of the processors, a nice value only counts within it.
-        with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
-            group.write("-20")
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     except OSError as error:
         return Step(
-            "priority",
+            "real_time",
             False,
             f"busy programs make swap slow ({error.strerror}): grant CAP_SYS_NICE, or "
-            f"{'LimitRTPRIO=1' if real_time else 'Nice=-20'} in its unit",
+            "LimitRTPRIO=1 in its unit",
         )
-    return Step("priority", True, "the daemon runs before other programs (nice -20)")
+    return Step("real_time", True, "the daemon runs under SCHED_RR with priority 1")
 
 
 def _flusher() -> Step:

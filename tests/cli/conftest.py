@@ -81,7 +81,7 @@ FIGURES: dict[str, Any] = {
     ],
     "safety": [
         {"step": "lock_memory", "done": True, "text": "memory is locked"},
-        {"step": "priority", "done": False, "text": "may wait: grant CAP_SYS_NICE"},
+        {"step": "real_time", "done": False, "text": "may wait: grant CAP_SYS_NICE"},
     ],
     "discard": True,
 }

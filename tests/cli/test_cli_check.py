@@ -82,7 +82,7 @@ def test_this_machine() -> None:
         text=True,
         check=False,
         env=environment(),
-        start_new_session=True,  # a trace in the session would be seen in no other test
+        start_new_session=True,  # whose priority nobody else changes
     )
     assert (done.stderr, done.returncode in (0, 1)) == ("", True)
     lines = done.stdout.splitlines()
@@ -99,7 +99,7 @@ def test_this_machine() -> None:
     [
         ("lock_memory", True, Level.OK),
         ("lock_memory", False, Level.MISSING),
-        ("priority", False, Level.WARNING),
+        ("real_time", False, Level.WARNING),
         ("io_flusher", False, Level.WARNING),
     ],
 )

@@ -79,7 +79,7 @@ def test_what_the_daemon_may_not_do(
     add_mount: AddMount, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = add_mount()
-    assert shown(capsys, "-n", "-o", "UNSAFE,DISCARD") == ["priority yes"] * 2
+    assert shown(capsys, "-n", "-o", "UNSAFE,DISCARD") == ["real_time yes"] * 2
     assert main(["status", "--verbose"]) == 0
     assert capsys.readouterr().err == f"tmemfs: {place}: may wait: grant CAP_SYS_NICE\n"
 

@@ -62,12 +62,6 @@ def policies(mount: Mounted) -> set[int]:
     return {os.sched_getscheduler(int(thread)) for thread in threads}
 
 
-def nice_values(mount: Mounted) -> set[int]:
-    """What the threads of the daemon have for a nice value."""
-    threads = os.listdir(f"/proc/{mount.process.pid}/task")
-    return {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in threads}
-
-
 def page_faults(mount: Mounted) -> int:
     """How often the daemon has touched memory that was not there."""
     fields = Path(f"/proc/{mount.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -95,7 +89,7 @@ def test_what_is_permitted_is_in_place(source: Path, tmp_path: Path) -> None:
         done = steps(mount)
         pid = mount.process.pid
         assert set(done) == {
-            *("lock_memory", "reserve", "oom_score_adj", "priority", "io_flusher", "requests")
+            *("lock_memory", "reserve", "oom_score_adj", "io_flusher", "requests")
         }
         assert done["reserve"]
         assert done["requests"] == mount.status()["discard"]
@@ -107,8 +101,6 @@ def test_what_is_permitted_is_in_place(source: Path, tmp_path: Path) -> None:
             assert locked > int(field(pid, "Pss", "smaps_rollup")) * 9 // 10
             assert int(field(pid, "VmSwap")) == 0
         assert policies(mount) == {os.SCHED_OTHER}
-        assert done["priority"] == (nice_values(mount) == {-20})
-        assert done["priority"] or not permitted(SYS_NICE)
         spared = Path(f"/proc/{pid}/oom_score_adj").read_text() == "-1000\n"
         assert done["oom_score_adj"] == spared
         assert done["oom_score_adj"] or not permitted(SYS_RESOURCE)
@@ -119,8 +111,8 @@ def test_what_is_permitted_is_in_place(source: Path, tmp_path: Path) -> None:
 def test_real_time_is_for_those_who_ask(source: Path, tmp_path: Path) -> None:
     options = ("--budget=64M", "--swap=s=64M", "-orealtime")
     with mounted(source, tmp_path / "m", *options) as mount:
-        assert steps(mount)["priority"] == (policies(mount) == {os.SCHED_RR})
-        assert steps(mount)["priority"] or not permitted(SYS_NICE)
+        assert steps(mount)["real_time"] == (policies(mount) == {os.SCHED_RR})
+        assert steps(mount)["real_time"] or not permitted(SYS_NICE)
 
 
 def test_memory_that_is_not_reserved_comes_and_goes(source: Path, tmp_path: Path) -> None:
@@ -166,7 +158,7 @@ def test_what_is_reserved_follows_the_budget(source: Path, tmp_path: Path) -> No
 
 def test_nothing_is_permitted(source: Path, tmp_path: Path) -> None:
     """It serves all the same, and says what to grant."""
-    options = ("--budget=64M", "--swap=s=64M")
+    options = ("--budget=64M", "--swap=s=64M", "-orealtime")
     with mounted(source, tmp_path / "m", *options, before=WITHOUT_PERMISSION) as mount:
         done = steps(mount)
         spared = Path("/proc/self/oom_score_adj").read_text() == "-1000\n"
@@ -174,7 +166,7 @@ def test_nothing_is_permitted(source: Path, tmp_path: Path) -> None:
             "oom_score_adj": spared,
             "lock_memory": False,
             "reserve": True,
-            "priority": False,
+            "real_time": False,
             "io_flusher": False,
             "requests": mount.status()["discard"],
         }

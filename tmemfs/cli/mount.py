@@ -23,8 +23,8 @@ mount options (-o), also in fstab:
   page_size=SIZE      as --page-size
   swap=NAME=SIZE      as --swap, once for each volume
   overflow=NAME=FILE  as --overflow, once for each volume; an absolute path
-  realtime            with swap volumes: serve under SCHED_RR instead of nice -20; better where
-                      processors are always busy, slower where they are not
+  realtime            with swap volumes: serve under SCHED_RR; better where processors are
+                      always busy, slower where they are not
   attr_timeout=SECONDS, entry_timeout=SECONDS
                       how long the kernel may believe attributes and names; default 1
   ro rw suid nosuid dev nodev exec noexec sync async dirsync atime noatime

@@ -60,7 +60,6 @@ OOMScoreAdjust=-1000
 OOMPolicy=continue
 MemorySwapMax=0
 LimitMEMLOCK=infinity
-Nice=-20
 LimitNOFILE=65536
 # It refuses to end while swap is on. It is asked when the unit of the swap has been stopped. Where
 # that could not swap off, killing it would lose pages, and waiting for ever keep the machine up.
