@@ -12,7 +12,7 @@ from page_data import page
 
 from tmemfs.tmem import MIN_BUDGET, Core, PersistentPool
 from tmemfs.volumes.overflow import OverflowFile
-from tmemfs.volumes.overflowing import OverflowingSwapVolume
+from tmemfs.volumes.overflowing import OverflowingSwapVolume, PatientSwapVolume
 from tmemfs.volumes.slots import FIRST
 from tmemfs.volumes.spill import Spiller
 
@@ -28,7 +28,7 @@ class OverflowRig:
         self.client = self.core.new_client("test")
         self.files: dict[PersistentPool, OverflowFile] = {}
         self.spiller = Spiller(self.core.writeback, self.files)
-        self.volumes: list[OverflowingSwapVolume] = []
+        self.volumes: list[PatientSwapVolume] = []
 
     def add(self, size: int, path: str | Path | None = None) -> OverflowingSwapVolume:
         """Another volume; its file is in the directory unless `path` is another one."""
@@ -37,6 +37,14 @@ class OverflowRig:
         pool = self.client.new_pool(name, kind="persistent", overflows=True)
         self.files[pool] = file
         volume = OverflowingSwapVolume(name, size, pool, file, self.spiller)
+        self.volumes.append(volume)
+        return volume
+
+    def add_without_file(self, size: int) -> PatientSwapVolume:
+        """Another volume, that does not overflow."""
+        name = f"swap{len(self.volumes)}"
+        pool = self.client.new_pool(name, kind="persistent")
+        volume = PatientSwapVolume(name, size, pool, self.spiller)
         self.volumes.append(volume)
         return volume
 
@@ -61,13 +69,13 @@ async def overflow_rig(directory: Path, budget: int = MIN_BUDGET) -> AsyncIterat
         rig.close()
 
 
-async def write(volume: OverflowingSwapVolume, offset: int, data: bytes) -> None:
+async def write(volume: PatientSwapVolume, offset: int, data: bytes) -> None:
     """Write, waiting where the volume has to."""
     done = volume.write(offset, data)
     assert (await done if isinstance(done, Coroutine) else done) == len(data)
 
 
-async def read(volume: OverflowingSwapVolume, offset: int, size: int) -> bytes:
+async def read(volume: PatientSwapVolume, offset: int, size: int) -> bytes:
     """Read, waiting where the volume has to; all that is there, as the kernel does."""
     found = b""
     while len(found) < size and offset + len(found) < volume.size:

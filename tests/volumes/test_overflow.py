@@ -96,6 +96,22 @@ async def test_several_volumes_share_the_smallest_budget(tmp_path: Path) -> None
                 assert await read(volume, first * PAGE, MIB) == data
 
 
+async def test_a_volume_without_a_file_gets_the_room_of_one_that_has(tmp_path: Path) -> None:
+    """All of it: it is refused only when nothing more can leave."""
+    async with overflow_rig(tmp_path) as rig:
+        volume, beside = await filled(rig, 4 * BUDGET_PAGES), rig.add_without_file(64 * MIB)
+        written = 0
+        with pytest.raises(OSError, match="space") as caught:
+            while True:
+                await write(beside, written * PAGE, run(written, 32))
+                written += 32
+        assert caught.value.errno == errno.ENOSPC
+        assert written > BUDGET_PAGES // 2
+        assert await read(beside, 0, written * PAGE) == run(0, written)
+        assert await read(volume, 0, volume.size) == pages(0, 4 * BUDGET_PAGES)
+        assert beside._pool.statistics()["no_mem_puts"] == 0
+
+
 async def test_pages_of_zeros_take_nothing(tmp_path: Path) -> None:
     async with overflow_rig(tmp_path) as rig:
         volume = await filled(rig, 4 * BUDGET_PAGES)

@@ -1,5 +1,7 @@
 """A swap volume with an overflow file: what the budget does not hold waits on disk.
 
+Also one without, beside others that have one: what these hold in memory can make room for it.
+
 A request that finds its pages, and room for them, in memory is served in one go, as in a volume
 without. The others wait: for pages that are outside, or for room.
 """
@@ -21,7 +23,45 @@ from tmemfs.volumes.swap import OBJECT, SwapVolume
 _PIECE = 128 << 10
 
 
-class OverflowingSwapVolume(SwapVolume):
+class PatientSwapVolume(SwapVolume):
+    """A swap volume beside others that overflow: a write waits for their pages to leave.
+
+    ENOSPC only when *spiller* has none that can; the first part of a large write may be there then.
+    """
+
+    def __init__(self, name: str, size: int, pool: PersistentPool, spiller: Spiller) -> None:
+        super().__init__(name, size, pool)
+        self._spiller = spiller
+
+    def write(self, offset: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
+        self._check_end(offset + len(buf))
+        return len(buf) if self.write_now(offset, buf) else self._write_slowly(offset, buf)
+
+    def write_now(self, offset: int, buf: bytes) -> bool:
+        if not super().write_now(offset, buf):
+            return False
+        self._spiller.poke()
+        return True
+
+    async def _write_slowly(self, offset: int, buf: bytes) -> int:
+        at, end = offset, offset + len(buf)
+        while at < end:
+            stop = min(at - at % _PIECE + _PIECE, end)
+            await self._write_piece(at, buf[at - offset : stop - offset])
+            at = stop
+        self._spiller.poke()
+        return len(buf)
+
+    async def _write_piece(self, offset: int, buf: bytes) -> None:
+        while not self._put_run(offset, buf, {}):
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        if not await self._spiller.make_room():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class OverflowingSwapVolume(PatientSwapVolume):
     """A swap volume whose *pool* overflows into *file*, slot i for page i, through *spiller*.
 
     A page that is wrong or cannot be read there is EIO for those who want that page. A write is
@@ -31,9 +71,8 @@ class OverflowingSwapVolume(SwapVolume):
     def __init__(
         self, name: str, size: int, pool: PersistentPool, file: OverflowFile, spiller: Spiller
     ) -> None:
-        super().__init__(name, size, pool)
+        super().__init__(name, size, pool, spiller)
         self._file = file
-        self._spiller = spiller
 
     def read(
         self, offset: int, size: int
@@ -43,15 +82,8 @@ class OverflowingSwapVolume(SwapVolume):
             return self._read_slowly(offset, size)
         return super().read(offset, size)
 
-    def write(self, offset: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
-        self._check_end(offset + len(buf))
-        return len(buf) if self.write_now(offset, buf) else self._write_slowly(offset, buf)
-
     def write_now(self, offset: int, buf: bytes) -> bool:
-        if self._outside(self._edges(offset, buf)) or not super().write_now(offset, buf):
-            return False
-        self._spiller.poke()
-        return True
+        return not self._outside(self._edges(offset, buf)) and super().write_now(offset, buf)
 
     def statistics(self) -> dict[str, Any]:
         figures = {"overflow_pages": self._pool.overflow_pages, **self._file.statistics()}
@@ -73,15 +105,6 @@ class OverflowingSwapVolume(SwapVolume):
                 self._put(index, page)
         return self._cut(run, offset, size)
 
-    async def _write_slowly(self, offset: int, buf: bytes) -> int:
-        at, end = offset, offset + len(buf)
-        while at < end:
-            stop = min(at - at % _PIECE + _PIECE, end)
-            await self._write_piece(at, buf[at - offset : stop - offset])
-            at = stop
-        self._spiller.poke()
-        return len(buf)
-
     async def _write_piece(self, offset: int, buf: bytes) -> None:
         edges = self._edges(offset, buf)
         while True:
@@ -95,8 +118,7 @@ class OverflowingSwapVolume(SwapVolume):
                 continue
             if self._put_run(offset, buf, outside):
                 return
-            if not await self._spiller.make_room():
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            await self._wait_for_room()
 
     async def _fetch(self, first: int, count: int) -> tuple[dict[int, bytes], int]:
         """Return the pages of a run that are outside, and the length of the run.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -10,7 +10,7 @@ import trio
 from tmemfs.config import SwapSpec
 from tmemfs.tmem import Client, Core, PersistentPool
 from tmemfs.volumes.overflow import OverflowFile
-from tmemfs.volumes.overflowing import OverflowingSwapVolume
+from tmemfs.volumes.overflowing import OverflowingSwapVolume, PatientSwapVolume
 from tmemfs.volumes.spill import Spiller
 from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
 from tmemfs.volumes.writebehind import WriteBehind
@@ -22,7 +22,8 @@ class Swaps:
     Somebody has to `run` it. Raises MountFailure where an overflow file cannot be had.
     """
 
-    def __init__(self, core: Core, client: Client, specs: Iterable[SwapSpec]) -> None:
+    def __init__(self, core: Core, client: Client, specs: Sequence[SwapSpec]) -> None:
+        beside = any(spec.overflow is not None for spec in specs)
         files: dict[PersistentPool, OverflowFile] = {}
         self._spiller = Spiller(core.writeback, files)
         self.volumes: list[WriteBehind] = []
@@ -31,11 +32,14 @@ class Swaps:
             pool = client.new_pool(
                 spec.name, kind="persistent", page_size=PAGE_SIZE, overflows=overflows
             )
-            if spec.overflow is None:
-                volume = SwapVolume(spec.name, spec.size, pool)
-            else:
+            volume: SwapVolume
+            if spec.overflow is not None:
                 file = files[pool] = OverflowFile(spec.overflow, spec.size // PAGE_SIZE)
                 volume = OverflowingSwapVolume(spec.name, spec.size, pool, file, self._spiller)
+            elif beside:
+                volume = PatientSwapVolume(spec.name, spec.size, pool, self._spiller)
+            else:
+                volume = SwapVolume(spec.name, spec.size, pool)
             self.volumes.append(WriteBehind(volume))
 
     async def run(self) -> None:
