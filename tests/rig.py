@@ -13,7 +13,7 @@ import trio
 from account import check_account
 
 from tmemfs.tmem import Core, Pool
-from tmemfs.volumes import cache, filedata
+from tmemfs.volumes import backing, cache, filedata
 from tmemfs.volumes.cache import CacheVolume, OpenFile
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.tree import Caller
@@ -33,13 +33,14 @@ class Rig:
         budget: int = 16 << 20,
         local: bool = True,
         descriptors: int = 100,
+        **options: Any,
     ) -> None:
         self.root = root
         self.core = Core(budget, capacity=max(budget, 64 << 20))
         self.client = self.core.new_client("test")
         self.pool: Pool = self.client.new_pool("cache", kind="ephemeral", page_size=page_size)
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-        self.volume = CacheVolume(fd, self.pool, local=local, descriptors=descriptors)
+        self.volume = CacheVolume(fd, self.pool, local=local, descriptors=descriptors, **options)
         self.tree = self.volume.tree
 
     def close(self) -> None:
@@ -68,8 +69,17 @@ class Rig:
         return file
 
     async def read(self, file: OpenFile, offset: int = 0, size: int = 1 << 20) -> bytes:
+        """What a reader gets, and in the pool by then is what it brought."""
         found = self.volume.read(file, offset, size)
-        return bytes(await found if isinstance(found, Coroutine) else found)
+        content = bytes(await found if isinstance(found, Coroutine) else found)
+        await self.settled(file)
+        return content
+
+    async def settled(self, file: OpenFile) -> None:
+        """Wait until all that was read of a file is in the pool."""
+        with trio.fail_after(SECONDS):
+            while file.data.fills:
+                await trio.sleep(0)
 
     async def read_pages(self, file: OpenFile) -> bytes:
         """All of a file, page by page.
@@ -155,10 +165,11 @@ class Gate:
 
 @contextmanager
 def gate(monkeypatch: Any, name: str, *, before: bool = False) -> Iterator[Gate]:
-    """A gate in the function `name` of the module of cache volumes."""
-    made = Gate(getattr(cache, name), before=before)
+    """A gate in the function `name` of the modules of cache volumes."""
+    module = backing if hasattr(backing, name) else cache
+    made = Gate(getattr(module, name), before=before)
     with monkeypatch.context() as patch:
-        patch.setattr(cache, name, made)
+        patch.setattr(module, name, made)
         try:
             yield made
         finally:

@@ -18,7 +18,7 @@ from rig import SECONDS, Rig, gate, left_alone
 
 from tmemfs.pages.log import SIZE_BITS, SIZE_MASK
 from tmemfs.tmem import MIN_BUDGET
-from tmemfs.volumes import cache
+from tmemfs.volumes import backing
 
 PAGE = 4096
 
@@ -388,7 +388,7 @@ async def test_a_change_behind_is_not_taken_for_our_own(rig: Rig, opened: bool) 
 @pytest.fixture
 def slow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
     """A volume whose backing reads always go to a thread, where they can be stopped."""
-    rig.volume._nowait = False
+    rig.volume.backing._cannot_ask.add(os.stat(rig.root).st_dev)
     return rig
 
 
@@ -540,8 +540,8 @@ async def test_two_writers_in_every_order(
     """The one that writes last is the one whose bytes are there, and in the pool or nowhere."""
     (slow.root / "f").write_bytes(run(30, 3))
     files = [await slow.open("f"), await slow.open("f")]
-    turns = Turns(cache._write_all)
-    monkeypatch.setattr(cache, "_write_all", turns)
+    turns = Turns(backing._write_all)
+    monkeypatch.setattr(backing, "_write_all", turns)
     done = [trio.Event(), trio.Event()]
 
     async def write(number: int) -> None:
@@ -668,7 +668,7 @@ async def test_a_write_that_fails_leaves_a_miss(rig: Rig, monkeypatch: pytest.Mo
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr("tmemfs.volumes.cache._write_all", fail)
+        patch.setattr("tmemfs.volumes.backing._write_all", fail)
         with pytest.raises(OSError, match="error") as caught:
             await rig.volume.write(file, PAGE, run(41, 2))
     assert caught.value.errno == errno.EIO
@@ -726,7 +726,7 @@ async def test_a_read_that_fails_is_told_and_tried_again(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr("tmemfs.volumes.cache._read_all", fail)
+        patch.setattr("tmemfs.volumes.backing._read_all", fail)
         with pytest.raises(OSError, match="error"):
             await slow.read(file)
     assert slow.pages() == 0

@@ -141,6 +141,13 @@ class Pool(ABC):
         counters.found_gets += count - pages.count(None)
         return pages
 
+    def holds(self, object_id: int, index: int, count: int) -> list[bool]:
+        """Say of *count* pages from *index* on whether they are there, without using them."""
+        owner = self.objects.find(object_id)
+        if owner is None:
+            return [False] * count
+        return [location != 0 for location in owner.run(index, count, mark=False)]
+
     def get_and_flush(self, object_id: int, index: int) -> bytes | None:
         """Return one page and remove it, None when it is not there: the exclusive get.
 

@@ -8,18 +8,21 @@ What keeps stale bytes out is in `tmemfs.volumes.filedata`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
+import time
 from collections.abc import Coroutine
 from typing import Any
 
-import trio
-
+from tmemfs.config import CacheMode
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import INDEX_LIMIT, Pool
+from tmemfs.volumes.backing import Backing, open_and_look
 from tmemfs.volumes.filedata import FileData, stamp
+from tmemfs.volumes.fills import Filler
 from tmemfs.volumes.nodes import Node, NodeTable, look_open
+from tmemfs.volumes.readahead import Window
+from tmemfs.volumes.trace import Trace
 from tmemfs.volumes.tree import Caller, Stat, Tree, inode_path
 
 # What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
@@ -28,9 +31,12 @@ _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLO
 
 
 class OpenFile:
-    """One open of a file: a descriptor of the backing file, and the file's data."""
+    """One open of a file: a descriptor of the backing file, and the file's data.
 
-    __slots__ = ("appends", "data", "fd", "node", "wrote")
+    It stays open until the last of its `uses` has ended.
+    """
+
+    __slots__ = ("appends", "data", "fd", "node", "uses", "window", "wrote")
 
     def __init__(self, node: Node, fd: int, data: FileData, flags: int) -> None:
         self.node = node
@@ -38,6 +44,8 @@ class OpenFile:
         self.data = data
         self.appends = bool(flags & os.O_APPEND)
         self.wrote = False
+        self.uses = 1
+        self.window = Window()
 
 
 class CacheVolume:
@@ -46,29 +54,72 @@ class CacheVolume:
     *local* says that the backing filesystem hardly ever makes us wait for names; *descriptors* is
     how many may be open for inodes (those of open files come on top). Names and attributes are
     the business of `tree`; what concerns the bytes of files is here. All errors are OSErrors.
+
+    In the *mode* ``open`` pages are compared with the backing file at every open, and its end is
+    looked for no more often than each *believe* seconds; ``none`` compares at every read, and
+    ``always`` never. With *writeback* the kernel writes when it likes, and knows where a file ends.
+    Up to *readahead* bytes are read ahead of who reads in order. Reads are noted in *trace*.
     """
 
-    def __init__(self, root_fd: int, pool: Pool, *, local: bool, descriptors: int) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        pool: Pool,
+        *,
+        local: bool,
+        descriptors: int,
+        mode: CacheMode = "open",
+        believe: float = 0,
+        writeback: bool = False,
+        readahead: int = 0,
+        trace: Trace | None = None,
+    ) -> None:
+        self.backing = Backing(local=local)
         self.nodes = NodeTable(root_fd, descriptors)
-        self.tree = Tree(self.nodes, local=local, changed=self._attributes_changed)
+        self.tree = Tree(self.nodes, self.backing, changed=self._attributes_changed)
+        self.mode = mode
+        self.writeback = writeback
+        # More would push out what it has just brought where the budget is small.
+        readahead = min(readahead, 4 * pool.arena.segment_size)
+        self.filler = Filler(self.backing, pool.page_size, readahead, self._let_go)
+        self.open_files = 0
         self._pool = pool
         self._page_size = pool.page_size
-        self._nowait = True
+        self._believe = believe
+        self._trace = trace
 
     def close(self) -> None:
         """Close every descriptor; the pool stays as it is."""
         self.nodes.close()
+        if self._trace is not None:
+            self._trace.close()
+
+    def statistics(self) -> dict[str, int]:
+        """Return the volume's counters, and how much it has open, plain numbers by name."""
+        return {
+            **self.backing.counters.as_dict(),
+            "open_files": self.open_files,
+            "known_inodes": len(self.nodes),
+            "open_descriptors": self.nodes.open_descriptors,
+            "threads_waiting": self.backing.waiting,
+        }
 
     # -- opening -----------------------------------------------------------------------------
 
     async def open(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
         """Open a file; return it, and whether the kernel may keep the pages it has of it."""
-        if flags & os.O_TRUNC and flags & os.O_ACCMODE == os.O_RDONLY:
+        access = flags & os.O_ACCMODE
+        if access == os.O_RDONLY and flags & os.O_TRUNC:
             # Such an open may cut the file, which a descriptor for reading only cannot.
             flags |= os.O_RDWR
-        with node as fd:
-            opened = await self.tree.call(os.open, inode_path(fd), flags & _OPEN_FLAGS)
-        file, keep = self._attach(node, opened, flags)
+        elif access == os.O_WRONLY and self.writeback:
+            # The kernel reads what is around a part of a page before it keeps the page.
+            flags ^= os.O_WRONLY | os.O_RDWR
+        async with self.tree.reach(node) as fd:
+            opened, info = await self.backing.call(
+                open_and_look, inode_path(fd), flags & _OPEN_FLAGS
+            )
+        file, keep = self._attach(node, opened, info, flags)
         if flags & os.O_TRUNC:
             try:
                 await self.truncate(file, 0)
@@ -82,59 +133,77 @@ class CacheVolume:
         self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[OpenFile, Stat]:
         """Make a file that belongs to *caller* and open it; return it and its attributes."""
+        if flags & os.O_ACCMODE == os.O_WRONLY and self.writeback:
+            flags ^= os.O_WRONLY | os.O_RDWR
         extra = flags & os.O_EXCL
         fd = await self.tree.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
         try:
             # By the descriptor: the name may be another file's by now.
-            info, handle = await self.tree.call(look_open, fd)
+            info, handle = await self.backing.call(look_open, fd)
         except BaseException:
             os.close(fd)
             raise
-        file, _ = self._attach(self.nodes.learn(parent, name, info, handle), fd, flags)
+        file, _ = self._attach(self.nodes.learn(parent, name, info, handle), fd, info, flags)
         return file, info
 
     async def release(self, file: OpenFile) -> None:
         """Close one open of a file."""
-        file.data.closed(os.fstat(file.fd))
-        if not file.data.opens:
-            file.node.data = None
-        file.node.__exit__(None, None, None)
-        os.close(file.fd)
+        await self._let_go(file)
 
     # -- bytes -------------------------------------------------------------------------------
 
     def read(
         self, file: OpenFile, offset: int, size: int
-    ) -> bytes | memoryview | Coroutine[Any, Any, memoryview]:
+    ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
         """Return up to *size* bytes at *offset*, fewer only at the end of the file.
 
         What the pool has is returned at once; where some of it is missing, a coroutine that
         reads it from the backing file and returns the bytes.
         """
         data = file.data
-        if offset + size > data.size:
-            # The file may have grown behind our back: a log that somebody follows.
+        # The file may have grown behind our back: a log that somebody follows.
+        if (offset + size > data.size or self.mode == "none") and self._may_have_changed(data):
+            if not self.backing.local:
+                return self._look_and_read(file, offset, size)
             data.notice(os.fstat(file.fd))
+        return self._read(file, offset, size)
+
+    def _read(
+        self, file: OpenFile, offset: int, size: int
+    ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
+        data = file.data
         end = min(offset + size, data.size)
         if offset >= end:
             return b""
         page_size = self._page_size
         first = offset // page_size
         start = offset - first * page_size
-        if start + end - offset <= page_size:
+        last = (end - 1) // page_size + 1
+        if self._trace is not None:
+            self._trace.note(data.object_id, first, last - first)
+        if last - first == 1:
             page = data.get_page(first)
+            if self.filler.readahead:
+                self.filler.look_ahead(file, first, last)
             if page is not None:
                 return page[start : start + end - offset]
             return self._read_rest(file, first, [None], offset, end)
-        pages = data.get(first, (end - 1) // page_size + 1 - first)
+        pages = data.get(first, last - first)
+        if self.filler.readahead:
+            self.filler.look_ahead(file, first, last)
         if None in pages:
             return self._read_rest(file, first, pages, offset, end)
         return memoryview(b"".join(pages))[start : start + end - offset]  # type: ignore[arg-type]
 
+    async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
+        file.data.notice(await self.backing.call(os.fstat, file.fd))
+        found = self._read(file, offset, size)
+        return await found if isinstance(found, Coroutine) else found
+
     async def _read_rest(
         self, file: OpenFile, first: int, pages: list[bytes | None], offset: int, end: int
     ) -> memoryview:
-        await self._fill(file, first, pages)
+        await self.filler.fill(file, first, pages)
         # Somebody may have cut the file meanwhile.
         end = max(min(end, file.data.size), offset)
         start = first * self._page_size
@@ -148,30 +217,30 @@ class CacheVolume:
         file.wrote = True
         # The kernel turns O_APPEND into an offset, the end of the file as far as it knows; behind
         # the mount the file may have grown. Elsewhere than there, it writes back a mapping.
-        flags = os.RWF_APPEND if file.appends and offset == file.node.told else 0
-        data.notice(os.fstat(file.fd))
+        appends = file.appends and offset == file.node.told and not self.writeback
         before, after = data.edges(offset, offset + len(buf))
-        with data.change(file.fd, first, count):
-            generation, size = data.generation, max(data.size, offset + len(buf))
-            written = await trio.to_thread.run_sync(_write_all, file.fd, buf, offset, flags)
-            alone = data.generation == generation
+        with data.change(first, count) as ours:
+            size = max(data.size, offset + len(buf))
+            ours.made = await self.backing.write(
+                data.threads, file.fd, buf, offset, os.RWF_APPEND if appends else 0
+            )
+        written = ours.made.written
         file.node.told = max(file.node.told, offset + written)
-        if alone and data.size == size:
-            # From here to the put nothing else runs, so that these are the newest bytes.
+        if ours.alone and data.size == size:
+            # Nothing else has run since the write, so that these are the newest bytes.
             whole = written == len(buf)
             data.put_written(offset, buf[:written], before, after if whole else None)
-        elif alone:
+        elif ours.alone:
             # Somebody else has cut or extended the file, and who knows what more.
-            data.lose(os.fstat(file.fd))
+            data.lose(ours.made.after)
         return written
 
     async def truncate(self, file: OpenFile, size: int) -> None:
         """Cut or extend a file to *size* bytes."""
-        file.data.notice(os.fstat(file.fd))
         first = min(size, file.data.size) // self._page_size
         file.wrote = True
-        with file.data.change(file.fd, first, INDEX_LIMIT - first):
-            await trio.to_thread.run_sync(os.ftruncate, file.fd, size)
+        with file.data.change(first, INDEX_LIMIT - first) as ours:
+            ours.made = await self.backing.change(file.data.threads, os.ftruncate, file.fd, size)
 
     async def fallocate(self, file: OpenFile, mode: int, offset: int, length: int) -> None:
         """Allocate, punch out or zero a range of a file; see fallocate(2).
@@ -184,30 +253,28 @@ class CacheVolume:
         first = offset // self._page_size
         count = (end - 1) // self._page_size + 1 - first
         file.wrote = True
-        file.data.notice(os.fstat(file.fd))
-        with file.data.change(file.fd, first, count):
-            await trio.to_thread.run_sync(fallocate, file.fd, mode, offset, length)
+        with file.data.change(first, count) as ours:
+            ours.made = await self.backing.change(
+                file.data.threads, fallocate, file.fd, mode, offset, length
+            )
         if not mode & FALLOC_KEEP_SIZE:
             file.node.told = max(file.node.told, end)
 
     async def fsync(self, file: OpenFile, datasync: bool) -> None:
         """Let what was written reach the backing file's disk."""
-        await trio.to_thread.run_sync(os.fdatasync if datasync else os.fsync, file.fd)
+        sync = os.fdatasync if datasync else os.fsync
+        await self.backing.wait(file.data.threads, sync, file.fd)
 
     async def sync_directory(self, node: Node) -> None:
         """Let a directory's names reach the backing disk."""
-        with node as fd:
-            opened = await self.tree.call(os.open, inode_path(fd), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            await trio.to_thread.run_sync(os.fsync, opened)
-        finally:
-            os.close(opened)
+        async with self.tree.reach(node) as fd:
+            await self.backing.wait(self.backing.limiter(), _sync_directory, inode_path(fd))
 
     async def flush(self, file: OpenFile) -> None:
         """One of the file's descriptors was closed: the last chance to report a late error."""
-        if file.wrote and not self.tree.local:
+        if file.wrote and not self.backing.local:
             # A network filesystem tells of failed writes when a descriptor is closed.
-            await trio.to_thread.run_sync(lambda: os.close(os.dup(file.fd)))
+            await self.backing.wait(file.data.threads, lambda: os.close(os.dup(file.fd)))
 
     def observe(self, node: Node, info: Stat) -> None:
         """Take note of attributes that the kernel is told."""
@@ -215,46 +282,39 @@ class CacheVolume:
         if node.data is not None:
             node.data.notice(info)
 
-    # -- filling the pool --------------------------------------------------------------------
-
-    async def _fill(self, file: OpenFile, first: int, pages: list[bytes | None]) -> None:
-        """Read what is None in *pages*, which start at page *first*, from the backing file."""
-        data, page_size = file.data, self._page_size
-        low = pages.index(None)
-        high = len(pages) - pages[::-1].index(None)
-        generation = data.generation
-        start = (first + low) * page_size
-        block = await self._read_backing(file, start, (high - low) * page_size)
-        data.notice(os.fstat(file.fd))
-        filled = block.ljust((high - low) * page_size, b"\0")
-        pages[low:high] = [filled[at : at + page_size] for at in range(0, len(filled), page_size)]
-        if data.generation == generation and not data.changing and block:
-            data.put(first + low, filled)
-
-    async def _read_backing(self, file: OpenFile, offset: int, size: int) -> bytes:
-        """Return *size* bytes at *offset* of the backing file, fewer only at its end."""
-        if self._nowait:
-            buffer = bytearray(min(size, max(file.data.size - offset, 0)))
-            try:
-                if os.preadv(file.fd, [buffer], offset, os.RWF_NOWAIT) == len(buffer):
-                    _drop(file.fd, offset, size)
-                    return bytes(buffer)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                if error.errno != errno.EOPNOTSUPP:
-                    raise
-                self._nowait = False
-        return await trio.to_thread.run_sync(_read_all, file.fd, offset, size)
-
     # -- inside ------------------------------------------------------------------------------
 
-    def _attach(self, node: Node, fd: int, flags: int) -> tuple[OpenFile, bool]:
+    def _attach(self, node: Node, fd: int, info: Stat, flags: int) -> tuple[OpenFile, bool]:
         if node.data is None:
-            node.data = FileData(self._pool, node.object_id)
-        kept = node.data.opened(os.fstat(fd))
+            node.data = FileData(
+                self._pool, node.object_id, self.backing, checks=self.mode != "always"
+            )
+        kept = node.data.opened(info)
         node.__enter__()
+        self.open_files += 1
         return OpenFile(node, fd, node.data, flags), kept
+
+    async def _let_go(self, file: OpenFile) -> None:
+        """End one use of an open file; it is closed with the last."""
+        file.uses -= 1
+        if file.uses:
+            return
+        try:
+            linked = bool((await self.backing.call(os.fstat, file.fd)).st_nlink)
+        except OSError:
+            linked = True  # nobody knows; what is kept for nothing goes in its turn
+        file.data.closed(linked=linked)
+        if not file.data.opens:
+            file.node.data = None
+        file.node.__exit__(None, None, None)
+        self.open_files -= 1
+        await self.backing.call(os.close, file.fd)
+
+    def _may_have_changed(self, data: FileData) -> bool:
+        """Whether what is known of a file is older than it may be."""
+        if self.mode == "always":
+            return False
+        return self.backing.local or time.monotonic() - data.looked >= self._believe
 
     def _attributes_changed(self, node: Node, before: Stat, after: Stat) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""
@@ -269,26 +329,9 @@ class CacheVolume:
             self._pool.set_stamp(node.object_id, stamp(after))
 
 
-def _read_all(fd: int, offset: int, size: int) -> bytes:
-    block = os.pread(fd, size, offset)
-    # Fewer bytes are not the end yet where the filesystem is on a network.
-    while 0 < len(block) < size and (more := os.pread(fd, size - len(block), offset + len(block))):
-        block += more
-    _drop(fd, offset, len(block))
-    return block
-
-
-def _write_all(fd: int, buf: bytes, offset: int, flags: int) -> int:
-    written = os.pwritev(fd, [buf], offset, flags)
-    while written < len(buf):
-        try:
-            written += os.pwritev(fd, [buf[written:]], offset + written, flags)
-        except OSError:
-            break
-    return written
-
-
-def _drop(fd: int, offset: int, size: int) -> None:
-    """Let the kernel forget its own copy of what the pool now has: two copies are enough."""
-    with contextlib.suppress(OSError):
-        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -15,9 +15,14 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tmemfs.errors import CorruptPage
 from tmemfs.tmem import Pool
+from tmemfs.volumes.backing import Backing, Change
+
+if TYPE_CHECKING:
+    from tmemfs.volumes.fills import Fill
 
 # Two changes within one tick of a filesystem's clock leave the same times behind. A file that
 # changed less than this long (ns) before it was looked at may change again unseen.
@@ -33,28 +38,40 @@ class FileData:
     """The pages of one file in *pool*; shared by all who have the file open.
 
     `size` is the file's in bytes, `generation` is raised by everything that makes pages wrong.
-    Nothing here waits.
+    Unless it *checks*, pages are believed whatever the file's attributes say. Nothing here waits.
     """
 
     __slots__ = (
+        "_checks",
+        "_counters",
         "_fresh",
         "_pool",
         "_stamp",
         "_trusted",
         "changing",
+        "fills",
         "generation",
+        "looked",
         "object_id",
         "opens",
         "size",
+        "threads",
     )
 
-    def __init__(self, pool: Pool, object_id: int) -> None:
+    def __init__(self, pool: Pool, object_id: int, backing: Backing, *, checks: bool) -> None:
         self.object_id = object_id
         self.opens = 0
         self.generation = 0
         self.changing = 0
         """writes and truncations under way"""
         self.size = 0
+        self.looked = 0.0
+        """when (time.monotonic) the file's attributes were seen last"""
+        self.fills: list[Fill] = []
+        """reads of the backing file whose pages are not in the pool yet"""
+        self.threads = backing.limiter()
+        self._checks = checks
+        self._counters = backing.counters
         self._pool = pool
         self._stamp = 0
         self._trusted = False
@@ -68,22 +85,25 @@ class FileData:
         """Count an open of the file as *info* has it; say whether the kernel may keep its pages."""
         if self.opens:
             self.notice(info)
-            kept = self._fresh and self._trusted
+            kept = not self._checks or (self._fresh and self._trusted)
             if not kept and not self.changing:
                 self.lose(info)
         else:
             self._adopt(info)
-            kept = self._pool.stamp(self.object_id) == self._stamp
-            if not kept:
-                self._pool.flush_object(self.object_id)
+            kept = not self._checks or self._pool.stamp(self.object_id) == self._stamp
+            if not kept and self._pool.flush_object(self.object_id):
+                self._counters.stale_objects += 1
         self._fresh = True
         self.opens += 1
         return kept
 
-    def closed(self, info: os.stat_result) -> None:
-        """Count a close; with the last one, leave the pool as the next open should find it."""
+    def closed(self, *, linked: bool) -> None:
+        """Count a close; with the last one, leave the pool as the next open should find it.
+
+        A file that is not *linked* to a name any more is not opened again.
+        """
         self.opens -= 1
-        if not self.opens and not info.st_nlink:
+        if not self.opens and not linked:
             self._pool.flush_object(self.object_id)
         elif not self.opens and not self._fresh:
             # The next open must tell the kernel to drop its pages, so it must not find ours.
@@ -105,6 +125,26 @@ class FileData:
             return self._pool.get_many(self.object_id, first, count)
         except CorruptPage:
             return [None] * count
+
+    def lacks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yield (first, count) of the runs of pages that neither are in the pool nor on the way."""
+        start = None
+        for index, there in enumerate(self._pool.holds(self.object_id, first, last - first), first):
+            if there or self.fill(index):
+                if start is not None:
+                    yield start, index - start
+                start = None
+            elif start is None:
+                start = index
+        if start is not None:
+            yield start, last - start
+
+    def fill(self, index: int) -> Fill | None:
+        """Return what brings page *index*, as new as whoever asks now may expect it."""
+        for fill in self.fills:
+            if fill.generation == self.generation and 0 <= index - fill.first < fill.count:
+                return fill
+        return None
 
     def put(self, first: int, pages: bytes) -> None:
         """Put whole pages, which are as new as the stamp."""
@@ -149,33 +189,46 @@ class FileData:
 
     def notice(self, info: os.stat_result) -> None:
         """Flush the file's pages if *info* shows that somebody else has changed it."""
-        if stamp(info) != self._stamp and not self.changing:
+        self.looked = time.monotonic()
+        if self._checks and stamp(info) != self._stamp and not self.changing:
             self.lose(info)
 
     def lose(self, info: os.stat_result) -> None:
         """Flush the file's pages; from now on it is as *info* has it."""
         self.generation += 1
         self._fresh = False
-        self._pool.flush_object(self.object_id)
+        if self._pool.flush_object(self.object_id):
+            self._counters.stale_objects += 1
         self._adopt(info)
 
     @contextlib.contextmanager
-    def change(self, fd: int, first: int, count: int) -> Iterator[None]:
+    def change(self, first: int, count: int) -> Iterator[Ours]:
         """Around a change of ours to *count* pages: nothing old is found before, during, after.
 
         Flushed before, because the backing file may change at any moment from then on; flushed
-        again after, because a read may have put what it saw meanwhile. *fd* is the backing file.
+        again after, because a read may have put what it saw meanwhile. What is yielded is to be
+        told how the change went.
         """
+        ours = Ours(self.generation + 1, self._stamp)
         self.changing += 1
         try:
             self.generation += 1
             self._pool.flush_many(self.object_id, first, count)
-            yield
+            yield ours
         finally:
             self.changing -= 1
+            ours.alone = self.generation == ours.generation
             self.generation += 1
             self._pool.flush_many(self.object_id, first, count)
-            self._adopt(os.fstat(fd))
+            if ours.made is None:
+                # It failed, and nobody knows how far it came: the next look finds it changed.
+                self._stamp = 0
+            else:
+                if self._checks and ours.alone and stamp(ours.made.before) != ours.stamp:
+                    # Somebody else was there before us, and the file's times hide it by now.
+                    self.lose(ours.made.after)
+                    ours.alone = False
+                self._adopt(ours.made.after)
             # Our own change has moved the times. If somebody else has changed other pages at the
             # same time, nothing tells: the next open has to begin afresh.
             self._trusted = False
@@ -188,9 +241,24 @@ class FileData:
             self._pool.set_stamp(self.object_id, self._stamp if self._trusted else 0)
 
     def _adopt(self, info: os.stat_result) -> None:
+        self.looked = time.monotonic()
         self.size = info.st_size
         self._stamp = stamp(info)
         self._trusted = _settled(info)
+
+
+class Ours:
+    """A change of ours that is under way."""
+
+    __slots__ = ("alone", "generation", "made", "stamp")
+
+    def __init__(self, generation: int, before: int) -> None:
+        self.generation = generation
+        self.stamp = before
+        self.made: Change | None = None
+        """to be set when it has been made"""
+        self.alone = False
+        """afterwards: whether nobody else has changed the file meanwhile, or unseen before"""
 
 
 def stamp(info: os.stat_result) -> int:

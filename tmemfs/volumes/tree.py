@@ -12,14 +12,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
-
-import trio
+from typing import Any, NamedTuple
 
 from tmemfs.syscalls import renameat2
+from tmemfs.volumes.backing import Backing
 from tmemfs.volumes.nodes import Node, NodeTable, look
 
-T = TypeVar("T")
 Stat = os.stat_result
 Found = tuple[Node, Stat]
 
@@ -34,74 +32,71 @@ class Caller(NamedTuple):
 
 
 class Tree:
-    """The directory tree below the root of *nodes*.
+    """The directory tree below the root of *nodes*, reached by calls to *backing*.
 
-    Where the filesystem is *local*, calls run in line, since they hardly ever wait; otherwise
-    each runs in a thread. *changed* is told (node, before, after) when an operation of ours has
-    changed a known file's attributes, so that the change is not taken for somebody else's.
+    *changed* is told (node, before, after) when an operation of ours has changed a known file's
+    attributes, so that the change is not taken for somebody else's.
     """
 
     def __init__(
-        self, nodes: NodeTable, *, local: bool, changed: Callable[[Node, Stat, Stat], None]
+        self, nodes: NodeTable, backing: Backing, *, changed: Callable[[Node, Stat, Stat], None]
     ) -> None:
         self.nodes = nodes
-        self.local = local
+        self._call = backing.call
         self._changed = changed
 
-    async def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a system call that may have to wait for the backing filesystem."""
-        if self.local:
-            return function(*args)
-        return await trio.to_thread.run_sync(function, *args)
+    def reach(self, node: Node) -> Reach:
+        """Return a context in which a descriptor of *node* is open, its value."""
+        return Reach(self, node)
 
     # -- looking -----------------------------------------------------------------------------
 
     async def lookup(self, parent: Node, name: bytes) -> Found:
         """Return the node of *name* in *parent* and its attributes."""
-        with parent as directory:
-            info, handle = await self.call(look, directory, name)
+        async with self.reach(parent) as directory:
+            info, handle = await self._call(look, directory, name)
         return self.nodes.learn(parent, name, info, handle), info
 
     async def getattr(self, node: Node) -> Stat:
         """Return the attributes of *node*."""
-        with node as fd:
-            return await self.call(os.fstat, fd)
+        async with self.reach(node) as fd:
+            return await self._call(os.fstat, fd)
 
     async def listdir(self, node: Node) -> list[bytes]:
         """Return every name in a directory but ``.`` and ``..``."""
-        with node as fd:
-            return [os.fsencode(name) for name in await self.call(os.listdir, inode_path(fd))]
+        async with self.reach(node) as fd:
+            return [os.fsencode(name) for name in await self._call(os.listdir, inode_path(fd))]
 
     async def readlink(self, node: Node) -> bytes:
         """Return where a symbolic link points."""
-        with node as fd:
-            return os.fsencode(await self.call(_readlink, fd))
+        async with self.reach(node) as fd:
+            return os.fsencode(await self._call(_readlink, fd))
 
     async def statfs(self) -> os.statvfs_result:
         """Return the figures of the filesystem that the root is on."""
         with self.nodes.root as fd:
-            return await self.call(os.fstatvfs, fd)
+            return await self._call(os.fstatvfs, fd)
 
     # -- making ------------------------------------------------------------------------------
 
     async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Found:
         """Make a directory that belongs to *caller*."""
-        with parent as directory:
-            await self.call(_make, os.mkdir, directory, name, stat.S_IMODE(mode), caller)
+        async with self.reach(parent) as directory:
+            await self._call(_make, os.mkdir, directory, name, stat.S_IMODE(mode), caller)
         return await self.lookup(parent, name)
 
     async def mknod(
         self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
     ) -> Found:
         """Make a file, FIFO, socket or device node that belongs to *caller*."""
-        with parent as directory:
-            await self.call(_make, os.mknod, directory, name, mode, caller, device)
+        async with self.reach(parent) as directory:
+            await self._call(_make, os.mknod, directory, name, mode, caller, device)
         return await self.lookup(parent, name)
 
     async def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> Found:
         """Make a symbolic link to *target* that belongs to *caller*."""
-        with parent as directory:
-            await self.call(_symlink, target, directory, name, caller)
+        async with self.reach(parent) as directory:
+            await self._call(_symlink, target, directory, name, caller)
         return await self.lookup(parent, name)
 
     async def create(self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller) -> int:
@@ -109,40 +104,40 @@ class Tree:
 
         Where somebody behind the mount has made *name* first: ESTALE without ``O_EXCL``.
         """
-        with parent as directory:
-            return await self.call(_create, directory, name, stat.S_IMODE(mode), flags, caller)
+        async with self.reach(parent) as directory:
+            return await self._call(_create, directory, name, stat.S_IMODE(mode), flags, caller)
 
     async def link(self, node: Node, parent: Node, name: bytes) -> Found:
         """Give *node* another name."""
-        with node as fd, parent as directory:
-            self._changed(node, *await self.call(_around, fd, _link, fd, directory, name))
+        async with self.reach(node) as fd, self.reach(parent) as directory:
+            self._changed(node, *await self._call(_around, fd, _link, fd, directory, name))
         return await self.lookup(parent, name)
 
     # -- removing and moving -----------------------------------------------------------------
 
     async def unlink(self, parent: Node, name: bytes) -> None:
         """Remove a name; the file lives on while it has others or is open."""
-        with parent as directory:
+        async with self.reach(parent) as directory:
             await self._removing(directory, name, os.unlink)
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove an empty directory."""
-        with parent as directory:
+        async with self.reach(parent) as directory:
             await self._removing(directory, name, os.rmdir)
 
     async def rename(
         self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
     ) -> None:
         """Rename, with the flags of renameat2(2)."""
-        with parent as directory, new_parent as new_directory:
+        async with self.reach(parent) as directory, self.reach(new_parent) as new_directory:
             moved = await self._known(directory, name)
             replaced = await self._known(new_directory, new_name)
             known = {node for node in (moved, replaced) if node is not None}
-            with contextlib.ExitStack() as stack:
-                fds = {node: stack.enter_context(node) for node in known}
-                before = [await self.call(os.fstat, fd) for fd in fds.values()]
-                await self.call(renameat2, directory, name, new_directory, new_name, flags)
-                after = [await self.call(os.fstat, fd) for fd in fds.values()]
+            async with contextlib.AsyncExitStack() as stack:
+                fds = {node: await stack.enter_async_context(self.reach(node)) for node in known}
+                before = [await self._call(os.fstat, fd) for fd in fds.values()]
+                await self._call(renameat2, directory, name, new_directory, new_name, flags)
+                after = [await self._call(os.fstat, fd) for fd in fds.values()]
                 for node, old, new in zip(fds, before, after, strict=True):
                     self._settle(node, old, new)
             if moved is not None:
@@ -174,40 +169,56 @@ class Tree:
 
     async def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return the value of an extended attribute."""
-        with node as fd:
-            return await self.call(os.getxattr, inode_path(fd), name)
+        async with self.reach(node) as fd:
+            return await self._call(os.getxattr, inode_path(fd), name)
 
     async def listxattr(self, node: Node) -> list[bytes]:
         """Return the names of all extended attributes."""
-        with node as fd:
-            return [os.fsencode(name) for name in await self.call(os.listxattr, inode_path(fd))]
+        async with self.reach(node) as fd:
+            return [os.fsencode(name) for name in await self._call(os.listxattr, inode_path(fd))]
 
     # -- inside ------------------------------------------------------------------------------
 
     async def _change(self, node: Node, function: Callable[..., None], *args: Any) -> None:
-        with node as fd:
+        async with self.reach(node) as fd:
             path = inode_path(fd)
-            self._changed(node, *await self.call(_around, fd, function, path, *args))
+            self._changed(node, *await self._call(_around, fd, function, path, *args))
 
     async def _known(self, directory: int, name: bytes) -> Node | None:
         try:
-            return self.nodes.known(await self.call(_lstat, directory, name))
+            return self.nodes.known(await self._call(_lstat, directory, name))
         except OSError:
             return None
 
     async def _removing(self, directory: int, name: bytes, function: Callable[..., None]) -> None:
         node = await self._known(directory, name)
         if node is None:
-            await self.call(_at, function, directory, name)
+            await self._call(_at, function, directory, name)
             return
-        with node as fd:
-            self._settle(node, *await self.call(_around, fd, _at, function, directory, name))
+        async with self.reach(node) as fd:
+            self._settle(node, *await self._call(_around, fd, _at, function, directory, name))
 
     def _settle(self, node: Node, before: Stat, after: Stat) -> None:
         self._changed(node, before, after)
         if not after.st_nlink:
             # No name leads there any more; only the descriptor does.
             node.keep_open()
+
+
+class Reach:
+    """Keeps a descriptor of *node* open while its context lasts."""
+
+    __slots__ = ("_node", "_tree")
+
+    def __init__(self, tree: Tree, node: Node) -> None:
+        self._tree = tree
+        self._node = node
+
+    async def __aenter__(self) -> int:
+        return self._node.__enter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        self._node.__exit__(None, None, None)
 
 
 _RENAME_EXCHANGE = 2

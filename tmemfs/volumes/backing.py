@@ -1,0 +1,195 @@
+"""Calls to the backing directory: which may be made at once, and which wait in a thread.
+
+A disk may be slow, a server may not answer. So whatever may have to wait runs in a thread, and no
+file may have more than a few threads: one that never answers must not take those of all others. A
+thread gets descriptors and bytes, never anything that the trio thread changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, TypeVar
+
+import trio
+
+T = TypeVar("T")
+Stat = os.stat_result
+
+# Calls to the backing directory under way at once, and those of them that concern one file. Each
+# is a thread; a stuck file takes no more than its own.
+_THREADS = 512
+_THREADS_OF_A_FILE = 16
+
+
+@dataclass(slots=True)
+class CacheCounters:
+    """What a cache volume asked of its backing directory, and why, since it was made."""
+
+    backing_reads: int = 0
+    backing_read_bytes: int = 0
+    backing_writes: int = 0
+    backing_write_bytes: int = 0
+    shared_reads: int = 0
+    """misses that the read of another miss served"""
+    readahead_reads: int = 0
+    readahead_pages: int = 0
+    """pages that were read before anybody asked for them"""
+    stale_objects: int = 0
+    """files whose pages were dropped because somebody had changed them behind the mount"""
+
+    def as_dict(self) -> dict[str, int]:
+        """The counters by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class Block(NamedTuple):
+    """What was read, fewer bytes than asked for only at the end, and the file right after it."""
+
+    data: bytes
+    info: Stat
+
+
+class Change(NamedTuple):
+    """A file right before and right after it was changed, and how many bytes were written."""
+
+    before: Stat
+    after: Stat
+    written: int = 0
+
+
+class Backing:
+    """The backing directory's system calls. It is *local* if names hardly ever make us wait."""
+
+    def __init__(self, *, local: bool) -> None:
+        self.local = local
+        self.counters = CacheCounters()
+        self._threads = trio.CapacityLimiter(_THREADS)
+        self._cannot_ask: set[int] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls are under way in threads."""
+        return self._threads.borrowed_tokens
+
+    def limiter(self) -> trio.CapacityLimiter:
+        """Return what limits the threads of one file."""
+        return trio.CapacityLimiter(_THREADS_OF_A_FILE)
+
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Make a call that only a network may delay: a name, an attribute, an open, a close."""
+        if self.local:
+            return function(*args)
+        return await trio.to_thread.run_sync(
+            function, *args, limiter=self._threads, abandon_on_cancel=True
+        )
+
+    async def wait(
+        self, file: trio.CapacityLimiter, function: Callable[..., T], *args: Any, safe: bool = False
+    ) -> T:
+        """Make a call about the bytes of a file, whose limiter is *file*, in a thread.
+
+        When the mount ends, one that is *safe* to leave behind, because it changes nothing, is.
+        """
+        async with file:
+            return await trio.to_thread.run_sync(
+                function, *args, limiter=self._threads, abandon_on_cancel=safe
+            )
+
+    async def read(self, file: trio.CapacityLimiter, fd: int, offset: int, size: int) -> Block:
+        """Read *size* bytes at *offset*; what the kernel has of a local file without a thread.
+
+        *size* must not reach beyond where the file is thought to end. The kernel forgets its own
+        copy: the caller is going to keep one.
+        """
+        block = self._read_now(fd, offset, size) if self.local else None
+        if block is None:
+            block = await self.wait(file, _read, fd, offset, size, safe=True)
+        self.counters.backing_reads += 1
+        self.counters.backing_read_bytes += len(block.data)
+        return block
+
+    async def write(
+        self, file: trio.CapacityLimiter, fd: int, buf: bytes, offset: int, flags: int
+    ) -> Change:
+        """Write *buf* at *offset*, with the *flags* of pwritev2(2)."""
+        change = await self.wait(file, _write, fd, buf, offset, flags)
+        self.counters.backing_writes += 1
+        self.counters.backing_write_bytes += change.written
+        return change
+
+    async def change(
+        self, file: trio.CapacityLimiter, function: Callable[..., None], fd: int, *args: int
+    ) -> Change:
+        """Change the file of *fd* by *function*."""
+        return await self.wait(file, _change, function, fd, *args)
+
+    def _read_now(self, fd: int, offset: int, size: int) -> Block | None:
+        """What the kernel has at hand of the file, None where it is not all of it."""
+        device = os.fstat(fd).st_dev
+        if device in self._cannot_ask:
+            return None
+        buffer = bytearray(size)
+        try:
+            if os.preadv(fd, [buffer], offset, os.RWF_NOWAIT) < size:
+                return None
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            self._cannot_ask.add(device)
+            return None
+        _drop(fd, offset, size)
+        return Block(bytes(buffer), os.fstat(fd))
+
+
+def open_and_look(path: str, flags: int) -> tuple[int, Stat]:
+    """Open *path*; return the descriptor and the attributes of the file. Blocks."""
+    fd = os.open(path, flags)
+    return fd, os.fstat(fd)
+
+
+def _read(fd: int, offset: int, size: int) -> Block:
+    data = _read_all(fd, offset, size)
+    _drop(fd, offset, len(data))
+    return Block(data, os.fstat(fd))
+
+
+def _read_all(fd: int, offset: int, size: int) -> bytes:
+    data = os.pread(fd, size, offset)
+    # Fewer bytes are not the end yet where the filesystem is on a network.
+    while 0 < len(data) < size and (more := os.pread(fd, size - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+def _write(fd: int, buf: bytes, offset: int, flags: int) -> Change:
+    before = os.fstat(fd)
+    written = _write_all(fd, buf, offset, flags)
+    return Change(before, os.fstat(fd), written)
+
+
+def _write_all(fd: int, buf: bytes, offset: int, flags: int) -> int:
+    written = os.pwritev(fd, [buf], offset, flags)
+    while written < len(buf):
+        try:
+            written += os.pwritev(fd, [buf[written:]], offset + written, flags)
+        except OSError:
+            break
+    return written
+
+
+def _change(function: Callable[..., None], fd: int, *args: int) -> Change:
+    before = os.fstat(fd)
+    function(fd, *args)
+    return Change(before, os.fstat(fd))
+
+
+def _drop(fd: int, offset: int, size: int) -> None:
+    """Let the kernel forget its own copy of what the pool is going to have: two are enough."""
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)

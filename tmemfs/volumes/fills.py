@@ -1,0 +1,166 @@
+"""Reads of backing files: made once for all who want the same pages, and ahead of them.
+
+Whoever misses a page that somebody else is reading already waits for that read. The caller gets
+the bytes as soon as they are there; what takes longer than starting a task, to compress them, is
+done behind its back. Until it is done the bytes are found in the fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from tmemfs.volumes import background
+from tmemfs.volumes.backing import Backing
+
+if TYPE_CHECKING:
+    from tmemfs.volumes.cache import OpenFile
+    from tmemfs.volumes.filedata import FileData
+
+# Bytes that are put at once: what is compressed in the time that a request waits anyway.
+_SLICE = 64 << 10
+# What is read ahead is read in pieces of so many bytes, so that the first is there soon.
+_PIECE = 1 << 20
+# No more bytes are read ahead, for all files together, until some of them are in the pool.
+_AHEAD = 32 << 20
+
+
+class Fill:
+    """A read of *count* pages from *first* on, begun in a *generation* of the file's data."""
+
+    __slots__ = ("count", "done", "first", "generation", "pages")
+
+    def __init__(self, first: int, count: int, generation: int) -> None:
+        self.first = first
+        self.count = count
+        self.generation = generation
+        self.pages: memoryview | None = None
+        """what was read, zeros behind the end of the file; None as long as, or if, there is none"""
+        self.done = trio.Event()
+
+
+class Filler:
+    """Brings pages of *page_size* bytes from backing files into the pool.
+
+    *let_go* ends one use of an open file; each read and each put in the background is one.
+    """
+
+    def __init__(
+        self,
+        backing: Backing,
+        page_size: int,
+        readahead: int,
+        let_go: Callable[[OpenFile], Awaitable[None]],
+    ) -> None:
+        self.readahead = readahead
+        """the most bytes to be ahead of a reader"""
+        self._backing = backing
+        self._page_size = page_size
+        self._let_go = let_go
+        self._ahead = 0
+
+    async def fill(self, file: OpenFile, first: int, pages: list[bytes | None]) -> None:
+        """Replace each None in *pages*, which start at page *first*, by what the file has there.
+
+        Pages are memoryviews then, of zeros behind the end of the file.
+        """
+        data, size = file.data, self._page_size
+        while None in pages:
+            low = pages.index(None)
+            fill = data.fill(first + low)
+            if fill is None:
+                high = low + 1
+                while high < len(pages) and pages[high] is None and not data.fill(first + high):
+                    high += 1
+                fill = Fill(first + low, high - low, data.generation)
+                await self._read(file, fill)
+                self._put_soon(file, fill)
+            else:
+                self._backing.counters.shared_reads += 1
+                await fill.done.wait()
+            if fill.pages is None:
+                continue  # somebody else's read has failed: now it is ours to fail
+            for index in range(max(low, fill.first - first), len(pages)):
+                at = (first + index - fill.first) * size
+                if pages[index] is None and 0 <= at < len(fill.pages):
+                    pages[index] = fill.pages[at : at + size]  # type: ignore[call-overload]
+
+    def look_ahead(self, file: OpenFile, first: int, last: int) -> None:
+        """Note a read of the pages *first* to *last* (excluded), and read on from there."""
+        size = self._page_size
+        found = file.window.advance(first, last, self.readahead // size)
+        if found is None or self._ahead >= _AHEAD:
+            return
+        end = min(found[1], -(-file.data.size // size))
+        for start, count in file.data.lacks(found[0], end) if found[0] < end else ():
+            for at in range(start, start + count, _PIECE // size):
+                part = Fill(at, min(_PIECE // size, start + count - at), file.data.generation)
+                self._ahead += part.count * size
+                file.data.fills.append(part)
+                file.uses += 1
+                self._backing.counters.readahead_reads += 1
+                self._backing.counters.readahead_pages += part.count
+                background.start(self._read_ahead, file, part)
+
+    async def _read_ahead(self, file: OpenFile, fill: Fill) -> None:
+        try:
+            await self._read(file, fill)
+            await self._put(file.data, fill)
+        finally:
+            self._ahead -= fill.count * self._page_size
+            await self._finish(file, fill)
+
+    async def _read(self, file: OpenFile, fill: Fill) -> None:
+        """Read the pages of *fill*; whoever waits for it may go on then."""
+        data, size = file.data, self._page_size
+        if fill not in data.fills:
+            data.fills.append(fill)
+        start = fill.first * size
+        try:
+            wanted = min(fill.count * size, max(data.size - start, 0))
+            block = await self._backing.read(data.threads, file.fd, start, wanted)
+        except BaseException:
+            data.fills.remove(fill)
+            raise
+        else:
+            fill.pages = memoryview(block.data.ljust(fill.count * size, b"\0"))
+            data.notice(block.info)
+        finally:
+            fill.done.set()
+
+    def _put_soon(self, file: OpenFile, fill: Fill) -> None:
+        """Put what was read: at once if that takes no time, else by and by."""
+        if fill.count * self._page_size <= _SLICE:
+            assert fill.pages is not None
+            if self._current(file.data, fill):
+                file.data.put(fill.first, bytes(fill.pages))
+            file.data.fills.remove(fill)
+            return
+        file.uses += 1
+        background.start(self._put_later, file, fill)
+
+    async def _put_later(self, file: OpenFile, fill: Fill) -> None:
+        try:
+            await self._put(file.data, fill)
+        finally:
+            await self._finish(file, fill)
+
+    async def _put(self, data: FileData, fill: Fill) -> None:
+        """Put what was read in slices, as long as it is what the file has."""
+        assert fill.pages is not None
+        size = self._page_size
+        for at in range(0, fill.count, _SLICE // size):
+            if not self._current(data, fill):
+                break
+            data.put(fill.first + at, bytes(fill.pages[at * size : at * size + _SLICE]))
+            await trio.lowlevel.checkpoint()
+
+    async def _finish(self, file: OpenFile, fill: Fill) -> None:
+        if fill in file.data.fills:
+            file.data.fills.remove(fill)
+        await self._let_go(file)
+
+    def _current(self, data: FileData, fill: Fill) -> bool:
+        return data.generation == fill.generation and not data.changing

@@ -1,0 +1,44 @@
+"""A record of what a mount was asked to read, for those who want to replay it.
+
+A text, one read a line: a number for the file, the first page, and how many pages where it is more
+than one. Files are numbered in the order in which they are first read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TextIO
+
+log = logging.getLogger(__name__)
+
+# Written in large pieces: a record must not slow down what it is of.
+_BUFFER = 1 << 20
+
+
+class Trace:
+    """Writes the record of a volume with pages of *page_size* bytes to the new file *path*."""
+
+    def __init__(self, path: str, page_size: int) -> None:
+        self._numbers: dict[int, int] = {}
+        self._file: TextIO | None = open(path, "w", buffering=_BUFFER, encoding="ascii")  # noqa: SIM115
+        self._file.write(f"# tmemfs trace, pages of {page_size} bytes\n")
+
+    def note(self, object_id: int, first: int, count: int) -> None:
+        """Note a read of *count* pages from *first* on. A record that fails ends; reads go on."""
+        if self._file is None:
+            return
+        number = self._numbers.setdefault(object_id, len(self._numbers))
+        more = f" {count}" if count > 1 else ""
+        try:
+            self._file.write(f"{number} {first}{more}\n")
+        except OSError as error:
+            log.warning("the trace ends here: %s: %s", self._file.name, error.strerror)
+            self.close()
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
