@@ -12,12 +12,21 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Literal, cast, get_args
 
 from tmemfs import system
 from tmemfs.errors import MountFailure, UsageError
 from tmemfs.units import format_size, parse_size
 
 DEFAULT_PAGE_SIZE = 8192
+DEFAULT_READAHEAD = 4 << 20
+LARGEST_READAHEAD = 64 << 20
+
+CacheMode = Literal["none", "open", "always"]
+"""How far what is cached is believed: it is compared with the backing file at every read, at every
+open, or never."""
+# How long (s) the kernel may believe names and attributes where nothing else was asked for.
+_BELIEVED = {"none": 1.0, "open": 1.0, "always": 86400.0}
 SWAP_PAGE = 4096
 SMALLEST_SWAP = 64 << 10
 # What the index takes for a page wherever it is (see `tmemfs.tmem.objects`): a place of eight
@@ -36,9 +45,12 @@ _OPPOSITES = {
 }
 _FLAGS = frozenset(_OPPOSITES) | frozenset(_OPPOSITES.values()) | {"dirsync"}
 _SWITCHES = frozenset({"allow_other", "allow_root", "auto_unmount"})
-OWN_SWITCHES = frozenset({"realtime"})
+OWN_SWITCHES = frozenset({"realtime", "writeback"})
 _VALUES = frozenset({"fsname", "context", "fscontext", "defcontext", "rootcontext"})
-OWN_KEYS = ("budget", "page_size", "swap", "overflow", "reserve", "attr_timeout", "entry_timeout")
+OWN_KEYS = (
+    *("budget", "page_size", "swap", "overflow", "reserve"),
+    *("cache", "readahead", "trace", "attr_timeout", "entry_timeout"),
+)
 
 # What mount(8), fstab and systemd keep for themselves, and what is so or has no meaning here:
 # default_permissions and nonempty always hold, access times are those of the source.
@@ -94,10 +106,11 @@ class SwapSpec:
 class MountConfig:
     """Everything the daemon has to know; what cannot be is refused here with a UsageError.
 
-    Sizes are bytes, timeouts seconds. `fuse_options` is what the FUSE session gets besides its
-    defaults, each ready for libfuse: ASCII, with commas and backslashes escaped. `reserve` is how
-    much of the budget is taken from the system at the start and kept; None is all of it where
-    there are swap volumes, and nothing where there are none.
+    Sizes are bytes, timeouts seconds. `readahead` is the most that is read ahead of a reader, 0 for
+    nothing; `trace` the absolute path of the file that notes what is read. `fuse_options` is what
+    the FUSE session gets besides its defaults, each ready for libfuse: ASCII, with commas and
+    backslashes escaped. `reserve` is how much of the budget is taken from the system at the start
+    and kept; None is all of it where there are swap volumes, and nothing where there are none.
     """
 
     source: str
@@ -108,6 +121,10 @@ class MountConfig:
     page_size: int = DEFAULT_PAGE_SIZE
     swaps: tuple[SwapSpec, ...] = ()
     read_only: bool = False
+    cache: CacheMode = "open"
+    writeback: bool = False
+    readahead: int = DEFAULT_READAHEAD
+    trace: str | None = None
     attr_timeout: float = 1.0
     entry_timeout: float = 1.0
     fuse_options: frozenset[str] = field(default=frozenset())
@@ -127,6 +144,14 @@ class MountConfig:
         for name in ("attr_timeout", "entry_timeout"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UsageError(f"{name}: must be a number of seconds, 0 or more")
+        if self.cache not in get_args(CacheMode):
+            raise UsageError(f"cache: {self.cache!r} must be none, open or always")
+        if self.writeback and self.cache == "none":
+            raise UsageError("writeback: with cache=none the kernel keeps nothing to write back")
+        if self.readahead > LARGEST_READAHEAD:
+            raise UsageError(f"readahead: must be at most {format_size(LARGEST_READAHEAD)}")
+        if self.trace is not None and not os.path.isabs(self.trace):
+            raise UsageError(f"trace: {self.trace!r} must be an absolute path")
         names = [swap.name for swap in self.swaps]
         for name in names:
             if names.count(name) > 1:
@@ -217,6 +242,8 @@ def parse_mount(
         elif key != "subtype":
             words[key] = f"{key}={escape_option(value)}" if equals else key
     words.setdefault("rw", "rw")
+    cache = cast(CacheMode, own.get("cache", "open"))
+    believed = str(_BELIEVED.get(cache, 1.0))
     names = {swap.name for swap in swaps}
     for name in overflows:
         if name not in names:
@@ -230,8 +257,12 @@ def parse_mount(
         page_size=_size("page_size", own.get("page_size", str(DEFAULT_PAGE_SIZE))),
         swaps=tuple(replace(swap, overflow=overflows.get(swap.name)) for swap in swaps),
         read_only=words["rw"] == "ro",
-        attr_timeout=_seconds("attr_timeout", own.get("attr_timeout", "1")),
-        entry_timeout=_seconds("entry_timeout", own.get("entry_timeout", "1")),
+        cache=cache,
+        writeback="writeback" in own,
+        readahead=_size("readahead", own.get("readahead", str(DEFAULT_READAHEAD))),
+        trace=own.get("trace"),
+        attr_timeout=_seconds("attr_timeout", own.get("attr_timeout", believed)),
+        entry_timeout=_seconds("entry_timeout", own.get("entry_timeout", believed)),
         fuse_options=frozenset(words.values()) | {"subtype=tmemfs"},
         foreground=foreground,
         debug=debug,

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable
 
 import trio
@@ -23,6 +24,7 @@ from tmemfs.notify import notify
 from tmemfs.safety import Step
 from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.swaps import Swaps
+from tmemfs.volumes.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,16 @@ _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # Filesystems that may have to ask another machine, or another process, for a name.
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "gluster", "lustre", "ncpfs", "coda")
+
+# Requests that are served at once. Those for a file that does not answer wait for it, and must
+# leave enough for all others; each has a task, and memory for what it was sent.
+_TASKS = 4096
+# So many tasks stay while nothing is asked: to start one takes as long as to serve a hit.
+_IDLE_TASKS = 8
+# A thread only makes system calls; by default each would map 8 MiB.
+_STACK = 512 << 10
+# The kernel may read so far ahead on the mount: in one request, the largest there is.
+_KERNEL_READAHEAD = 1 << 20
 
 
 def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
@@ -43,12 +55,23 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     """
     # What is created gets the mode that the kernel sends, which has the caller's umask in it.
     os.umask(0)
+    threading.stack_size(_STACK)
     # Before the mount, which may be over the source itself.
     root = os.open(config.source, os.O_RDONLY | os.O_DIRECTORY)
     core, steps = hardening.safe_core(config)
     client = core.new_client("mount")
     cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
-    volume = CacheVolume(root, cache_pool, local=_is_local(root), descriptors=_descriptors())
+    volume = CacheVolume(
+        root,
+        cache_pool,
+        local=_is_local(root),
+        descriptors=_descriptors(),
+        mode=config.cache,
+        believe=config.attr_timeout,
+        writeback=config.writeback,
+        readahead=config.readahead,
+        trace=Trace(config.trace, config.page_size) if config.trace else None,
+    )
     swaps = Swaps(core, client, config.swaps)
     failsafe = Failsafe()
     about = {
@@ -62,6 +85,7 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
         swaps,
         about,
         lambda: {
+            "cache": volume.statistics(),
             "failsafe": failsafe.statistics(),
             "discard": fallocate.active(),
             "safety": [step.as_dict() for step in steps],
@@ -114,13 +138,16 @@ async def _main(config: MountConfig, swaps: Swaps, on_ready: Callable[[], None])
         nursery.start_soon(swaps.run)
         nursery.start_soon(_announce, config, on_ready)
         nursery.start_soon(_end_on_signal, config)
-        await pyfuse3.main()
+        await pyfuse3.main(_IDLE_TASKS, _TASKS)
         nursery.cancel_scope.cancel()
 
 
 async def _announce(config: MountConfig, on_ready: Callable[[], None]) -> None:
     # In a thread, because it is this one that has to answer.
     await trio.to_thread.run_sync(os.statvfs, config.mountpoint, abandon_on_cancel=True)
+    mount = system.mount_at(config.mountpoint)
+    if config.readahead and mount is not None:
+        system.raise_readahead(mount, _KERNEL_READAHEAD)
     if config.foreground:
         notify("READY=1", f"STATUS=serving {config.mountpoint}")
     on_ready()

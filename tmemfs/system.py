@@ -1,4 +1,4 @@
-"""What the machine says about its memory and its mounts, and how a mount is taken away.
+"""What the machine says about its memory and its mounts, and how a mount is tuned and taken away.
 
 Nothing here waits for a filesystem that does not answer: what has to ask one is given a deadline.
 Lists come from /proc/self/mountinfo, never from stat, because stat on a mount whose daemon is
@@ -144,6 +144,23 @@ def probe(mountpoint: str) -> MountState:
 def is_gone(exc: OSError) -> bool:
     """Whether a call failed because nobody serves the FUSE mount any more."""
     return exc.errno in _GONE
+
+
+def raise_readahead(mount: Mount, size: int) -> bool:
+    """Let the kernel read up to *size* bytes ahead on *mount*; say whether it was permitted.
+
+    FUSE has no word for more than the 128 KiB that every filesystem starts with. Who set it higher
+    knows better.
+    """
+    major, minor = mount.device
+    try:
+        with open(f"/sys/class/bdi/{major}:{minor}/read_ahead_kb", "r+", encoding="ascii") as file:
+            if int(file.read()) < size >> 10:
+                file.seek(0)
+                file.write(str(size >> 10))
+    except OSError:
+        return False
+    return True
 
 
 def unmount(mountpoint: str, *, lazy: bool = False) -> None:

@@ -25,6 +25,17 @@ mount options (-o), also in fstab:
   overflow=NAME=FILE  as --overflow, once for each volume; an absolute path
   realtime            with swap volumes: serve under SCHED_RR; better where processors are
                       always busy, slower where they are not
+  cache=none          every read is checked against SOURCE, and the kernel keeps no pages: nothing
+                      stale is ever read, each read asks SOURCE, shared mmap does not work
+  cache=open          a file is checked when it is opened, and where it ends (the default): who
+                      holds a file open may read what it was
+  cache=always        files are never checked, names only once a day: for what nobody changes
+                      behind the mount; else old bytes are read until 'tmemfs drop'
+  writeback           the kernel collects writes and makes them when it likes: small writes are
+                      fast; what is not synced is lost with the machine or the daemon, and nobody
+                      else may change SOURCE meanwhile
+  readahead=SIZE      read up to so much ahead of who reads in order; default 4M, 0 for nothing
+  trace=FILE          note every read in FILE (absolute): number of the file, page, count
   attr_timeout=SECONDS, entry_timeout=SECONDS
                       how long the kernel may believe attributes and names; default 1
   ro rw suid nosuid dev nodev exec noexec sync async dirsync atime noatime

@@ -10,7 +10,11 @@
    It takes one operation out of the table as well. Where there is a write_buf(), libfuse splices
    every request into a pipe before it looks at it, for which the kernel takes new memory, a page
    and more each time: a daemon that serves swap would wait there for memory that only it can free.
-   Without, a request is read into a buffer that libfuse has, and goes to write(). */
+   Without, a request is read into a buffer that libfuse has, and goes to write().
+
+   And it lets the kernel have more requests under way that nobody waits for, reads ahead of a
+   reader above all. By default a mount has twelve: one file that does not answer takes them all,
+   and then no other file is read ahead. */
 
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -26,8 +30,19 @@
 #define SLOT_END (offsetof(struct fuse_lowlevel_ops, fallocate) + sizeof(void *))
 #define EXPORTED(name) __asm__(name) __attribute__((visibility("default")))
 
+/* As many as the tasks that serve requests (tmemfs/daemon.py); the kernel may allow fewer. */
+#define MAX_BACKGROUND 4096
+
+static void (*pyfuse3_init)(void *data, struct fuse_conn_info *connection);
 static PyObject *listener;                /* called with each request; NULL before listen() */
 static int (*reply_err)(fuse_req_t, int); /* libfuse's; NULL until a session has our slot */
+
+static void on_init(void *data, struct fuse_conn_info *connection)
+{
+    if (pyfuse3_init != NULL)
+        pyfuse3_init(data, connection);
+    connection->max_background = MAX_BACKGROUND;
+}
 
 static void on_fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length,
                          struct fuse_file_info *file)
@@ -67,7 +82,7 @@ static void *of_libfuse(const void *caller, const char *name)
     return found;
 }
 
-/* A copy of the table with the slot filled in, for the caller to free. It may be shorter or longer
+/* A copy of the table with our slots filled in, for the caller to free. It may be shorter or longer
    than the one of our headers, and must not get shorter. */
 static void *with_slot(const void *ops, size_t *size)
 {
@@ -76,6 +91,8 @@ static void *with_slot(const void *ops, size_t *size)
     if (copy != NULL) {
         memcpy(copy, ops, *size);
         copy->fallocate = on_fallocate;
+        pyfuse3_init = copy->init;
+        copy->init = on_init;
         if (copy->write != NULL) /* else libfuse would splice each request into a pipe: see above */
             copy->write_buf = NULL;
         *size = length;

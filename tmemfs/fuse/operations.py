@@ -54,6 +54,10 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         super().__init__()
         self.failsafe = failsafe
+        # The kernel may keep what is written, and with it the size and times of files.
+        self.enable_writeback_cache = volume.writeback
+        # Each read comes to us then, and nothing that has changed is read from the kernel's cache.
+        self._direct = volume.mode == "none"
         self._volume = volume
         self._tree = volume.tree
         self._control = machine_room
@@ -199,11 +203,11 @@ class Operations(pyfuse3.Operations):
             return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
         file, keep = await self._volume.open(self._inodes.node(inode), flags)
         self._files[handle] = file
-        if file.node.told != file.data.size:
+        if file.node.told != file.data.size and not self._volume.writeback:
             # Else the kernel would end the file where it was, for as long as it may believe that.
             with contextlib.suppress(OSError):
                 pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=keep)
+        return self._opened(handle, keep_cache=keep)
 
     @handler
     async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
@@ -212,7 +216,7 @@ class Operations(pyfuse3.Operations):
         handle = self._handle()
         self._files[handle] = file
         entry = self._remember(file.node, info)
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle)), entry
+        return self._opened(handle, keep_cache=False), entry
 
     @handler
     def read(self, fh: int, off: int, size: int) -> Any:
@@ -294,6 +298,11 @@ class Operations(pyfuse3.Operations):
     def _handle(self) -> int:
         self._next_handle += 1
         return self._next_handle
+
+    def _opened(self, handle: int, *, keep_cache: bool) -> pyfuse3.FileInfo:
+        return pyfuse3.FileInfo(
+            fh=pyfuse3.FileHandleT(handle), direct_io=self._direct, keep_cache=keep_cache
+        )
 
     def _node(self, number: int) -> Node:
         """The node of an inode that is to be changed; the machine room cannot be."""
