@@ -61,10 +61,12 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     core, steps = hardening.safe_core(config)
     client = core.new_client("mount")
     cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
+    kinds = _kinds(root)
     volume = CacheVolume(
         root,
         cache_pool,
-        local=_is_local(root),
+        local=bool(kinds) and not any(kind.startswith(_REMOTE) for kind in kinds),
+        holds=any(kind.startswith("fuse") for kind in kinds),
         descriptors=_descriptors(),
         mode=config.cache,
         believe=config.attr_timeout,
@@ -179,8 +181,8 @@ def _descriptors() -> int:
     return hard // 2
 
 
-def _is_local(root: int) -> bool:
+def _kinds(root: int) -> list[str]:
+    """What kind of filesystem the directory is on; none where that cannot be told."""
     device = os.fstat(root).st_dev
     numbers = (os.major(device), os.minor(device))
-    kinds = [mount.fstype for mount in system.read_mounts() if mount.device == numbers]
-    return bool(kinds) and not any(kind.startswith(_REMOTE) for kind in kinds)
+    return [mount.fstype for mount in system.read_mounts() if mount.device == numbers]

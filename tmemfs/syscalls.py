@@ -1,4 +1,4 @@
-"""System calls that Python does not wrap: renames with flags, file handles, fallocate.
+"""System calls that Python does not wrap: renames with flags, file handles, fallocate, statx.
 
 All raise OSError as the functions of `os` do.
 """
@@ -7,6 +7,9 @@ import ctypes
 import os
 
 _AT_EMPTY_PATH = 0x1000
+_AT_STATX_FORCE_SYNC = 0x2000
+_STATX_BASIC_STATS = 0x7FF
+_STATX_BYTES = 256
 _MAX_HANDLE = 128
 
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16
@@ -69,3 +72,16 @@ def open_file_handle(mount_fd: int, handle: bytes, flags: int) -> int:
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """Allocate, punch out or zero *length* bytes at *offset*; see fallocate(2) for *mode*."""
     _checked(_fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def fstat_synced(fd: int) -> os.stat_result:
+    """Return the attributes of *fd* as its filesystem has them now, an ``O_PATH`` one too.
+
+    `os.fstat` may return what a network filesystem has been told some seconds ago; an open of the
+    file would ask its server, and so does this. See statx(2).
+    """
+    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    flags = _AT_EMPTY_PATH | _AT_STATX_FORCE_SYNC
+    # What it returns has no name in Python; what counts is that the kernel has asked by now.
+    _checked(_libc.statx(fd, b"", flags, ctypes.c_uint(_STATX_BASIC_STATS), buffer))
+    return os.fstat(fd)

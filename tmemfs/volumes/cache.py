@@ -15,7 +15,13 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tmemfs.config import CacheMode
-from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
+from tmemfs.syscalls import (
+    FALLOC_KEEP_SIZE,
+    FALLOC_PUNCH_HOLE,
+    FALLOC_ZERO_RANGE,
+    fallocate,
+    fstat_synced,
+)
 from tmemfs.tmem import INDEX_LIMIT, Pool
 from tmemfs.volumes.backing import Backing, open_and_look
 from tmemfs.volumes.filedata import FileData, stamp
@@ -31,18 +37,18 @@ _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLO
 
 
 class OpenFile:
-    """One open of a file: a descriptor of the backing file, and the file's data.
+    """One open of a file: for who may write a descriptor of the backing file, and the file's data.
 
     It stays open until the last of its `uses` has ended.
     """
 
-    __slots__ = ("appends", "data", "fd", "node", "uses", "window", "wrote")
+    __slots__ = ("data", "fd", "flags", "node", "uses", "window", "wrote")
 
     def __init__(self, node: Node, fd: int, data: FileData, flags: int) -> None:
         self.node = node
         self.fd = fd
         self.data = data
-        self.appends = bool(flags & os.O_APPEND)
+        self.flags = flags
         self.wrote = False
         self.uses = 1
         self.window = Window()
@@ -51,8 +57,9 @@ class OpenFile:
 class CacheVolume:
     """The directory *root_fd*, its file pages kept in *pool*, an ephemeral one.
 
-    *local* says that the backing filesystem hardly ever makes us wait for names; *descriptors* is
-    how many may be open for inodes (those of open files come on top). Names and attributes are
+    *local* says that the backing filesystem hardly ever makes us wait for names; *holds* that its
+    inodes must be held to keep their numbers; *descriptors* is how many may be open for inodes
+    (those of open files come on top). Names and attributes are
     the business of `tree`; what concerns the bytes of files is here. All errors are OSErrors.
 
     In the *mode* ``open`` pages are compared with the backing file at every open, and its end is
@@ -68,6 +75,7 @@ class CacheVolume:
         *,
         local: bool,
         descriptors: int,
+        holds: bool = False,
         mode: CacheMode = "open",
         believe: float = 0,
         writeback: bool = False,
@@ -75,13 +83,15 @@ class CacheVolume:
         trace: Trace | None = None,
     ) -> None:
         self.backing = Backing(local=local)
-        self.nodes = NodeTable(root_fd, descriptors)
-        self.tree = Tree(self.nodes, self.backing, changed=self._attributes_changed)
+        self.nodes = NodeTable(root_fd, descriptors, holds=holds)
+        self.tree = Tree(
+            self.nodes, self.backing, changed=self._attributes_changed, leaving=self._leaving
+        )
         self.mode = mode
         self.writeback = writeback
         # More would push out what it has just brought where the budget is small.
         readahead = min(readahead, 4 * pool.arena.segment_size)
-        self.filler = Filler(self.backing, pool.page_size, readahead, self._let_go)
+        self.filler = Filler(self.backing, pool.page_size, readahead, self._reader, self._let_go)
         self.open_files = 0
         self._pool = pool
         self._page_size = pool.page_size
@@ -107,7 +117,11 @@ class CacheVolume:
     # -- opening -----------------------------------------------------------------------------
 
     async def open(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
-        """Open a file; return it, and whether the kernel may keep the pages it has of it."""
+        """Open a file; return it, and whether the kernel may keep the pages it has of it.
+
+        Who only reads gets no descriptor before one is needed, if the pool has pages of the file:
+        to open it may take as long as to read it.
+        """
         access = flags & os.O_ACCMODE
         if access == os.O_RDONLY and flags & os.O_TRUNC:
             # Such an open may cut the file, which a descriptor for reading only cannot.
@@ -116,10 +130,12 @@ class CacheVolume:
             # The kernel reads what is around a part of a page before it keeps the page.
             flags ^= os.O_WRONLY | os.O_RDWR
         async with self.tree.reach(node) as fd:
+            if flags & os.O_ACCMODE == os.O_RDONLY:
+                return await self._open_to_read(node, fd, flags)
             opened, info = await self.backing.call(
                 open_and_look, inode_path(fd), flags & _OPEN_FLAGS
             )
-        file, keep = self._attach(node, opened, info, flags)
+            file, keep = self._attach(node, opened, info, flags)
         if flags & os.O_TRUNC:
             try:
                 await self.truncate(file, 0)
@@ -165,7 +181,7 @@ class CacheVolume:
         if (offset + size > data.size or self.mode == "none") and self._may_have_changed(data):
             if not self.backing.local:
                 return self._look_and_read(file, offset, size)
-            data.notice(os.fstat(file.fd))
+            data.notice(os.fstat(self._looker(file)))
         return self._read(file, offset, size)
 
     def _read(
@@ -196,7 +212,7 @@ class CacheVolume:
         return memoryview(b"".join(pages))[start : start + end - offset]  # type: ignore[arg-type]
 
     async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
-        file.data.notice(await self.backing.call(os.fstat, file.fd))
+        file.data.notice(await self.backing.call(os.fstat, self._looker(file)))
         found = self._read(file, offset, size)
         return await found if isinstance(found, Coroutine) else found
 
@@ -217,13 +233,12 @@ class CacheVolume:
         file.wrote = True
         # The kernel turns O_APPEND into an offset, the end of the file as far as it knows; behind
         # the mount the file may have grown. Elsewhere than there, it writes back a mapping.
-        appends = file.appends and offset == file.node.told and not self.writeback
+        at_end = file.flags & os.O_APPEND and offset == file.node.told
+        flags = os.RWF_APPEND if at_end and not self.writeback else 0
         before, after = data.edges(offset, offset + len(buf))
         with data.change(first, count) as ours:
             size = max(data.size, offset + len(buf))
-            ours.made = await self.backing.write(
-                data.threads, file.fd, buf, offset, os.RWF_APPEND if appends else 0
-            )
+            ours.made = await self.backing.write(data.threads, file.fd, buf, offset, flags)
         written = ours.made.written
         file.node.told = max(file.node.told, offset + written)
         if ours.alone and data.size == size:
@@ -263,7 +278,8 @@ class CacheVolume:
     async def fsync(self, file: OpenFile, datasync: bool) -> None:
         """Let what was written reach the backing file's disk."""
         sync = os.fdatasync if datasync else os.fsync
-        await self.backing.wait(file.data.threads, sync, file.fd)
+        fd = file.fd if file.fd >= 0 else await self._reader(file)
+        await self.backing.wait(file.data.threads, sync, fd)
 
     async def sync_directory(self, node: Node) -> None:
         """Let a directory's names reach the backing disk."""
@@ -290,25 +306,78 @@ class CacheVolume:
                 self._pool, node.object_id, self.backing, checks=self.mode != "always"
             )
         kept = node.data.opened(info)
-        node.__enter__()
+        node.pin()
         self.open_files += 1
         return OpenFile(node, fd, node.data, flags), kept
+
+    async def _open_to_read(self, node: Node, fd: int, flags: int) -> tuple[OpenFile, bool]:
+        """Open the file of *node*, which *fd* is open on, for who only reads it."""
+        known = node.data is not None or self._pool.stamp(node.object_id)
+        opened = -1
+        if self.mode == "always" and known:
+            info = await self.backing.call(os.fstat, fd)
+        elif known:
+            info = await self.backing.call(fstat_synced, fd)
+        else:
+            opened, info = await self.backing.call(
+                open_and_look, inode_path(fd), flags & _OPEN_FLAGS
+            )
+        file, keep = self._attach(node, -1, info, flags)
+        self._take_reader(file.data, opened)
+        if not keep and known:
+            try:
+                await self._reader(file)  # whether it can be opened at all is to be told now
+            except BaseException:
+                await self._let_go(file)
+                raise
+        return file, keep
+
+    async def _reader(self, file: OpenFile) -> int:
+        """Return a descriptor by which the file can be read."""
+        if file.fd >= 0 and file.flags & os.O_ACCMODE == os.O_RDWR:
+            return file.fd
+        data = file.data
+        if data.fd < 0:
+            flags = file.flags & _OPEN_FLAGS & ~os.O_ACCMODE
+            async with self.tree.reach(file.node) as fd:
+                opened, _ = await self.backing.call(open_and_look, inode_path(fd), flags)
+            self._take_reader(data, opened)
+        return data.fd
+
+    def _take_reader(self, data: FileData, fd: int) -> None:
+        if data.fd < 0:
+            data.fd = fd
+        elif fd >= 0:  # somebody else was quicker
+            os.close(fd)
+
+    def _looker(self, file: OpenFile) -> int:
+        """Return a descriptor by which the attributes of an open file can be had."""
+        return next(fd for fd in (file.fd, file.data.fd, file.node.fd) if fd >= 0)
 
     async def _let_go(self, file: OpenFile) -> None:
         """End one use of an open file; it is closed with the last."""
         file.uses -= 1
         if file.uses:
             return
-        try:
-            linked = bool((await self.backing.call(os.fstat, file.fd)).st_nlink)
-        except OSError:
-            linked = True  # nobody knows; what is kept for nothing goes in its turn
-        file.data.closed(linked=linked)
-        if not file.data.opens:
+        data = file.data
+        data.closed()
+        open_fds = [file.fd]
+        if not data.opens:
             file.node.data = None
-        file.node.__exit__(None, None, None)
+            open_fds.append(data.fd)
+        file.node.unpin()
         self.open_files -= 1
-        await self.backing.call(os.close, file.fd)
+        for fd in open_fds:
+            if fd >= 0:
+                await self.backing.call(os.close, fd)
+
+    async def _leaving(self, node: Node) -> None:
+        """A name of *node* goes; who has it open must be able to read on without it."""
+        # Where the filesystem is local its inode will do for that.
+        if node.data is not None and node.data.fd < 0 and not self.backing.local:
+            async with self.tree.reach(node) as fd:
+                opened, _ = await self.backing.call(open_and_look, inode_path(fd), os.O_RDONLY)
+            self._take_reader(node.data, opened)
 
     def _may_have_changed(self, data: FileData) -> bool:
         """Whether what is known of a file is older than it may be."""
@@ -321,6 +390,7 @@ class CacheVolume:
         # Unless it is the modification time: behind that, somebody else's change may hide.
         ours = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
         if node.data is not None:
+            node.data.unlinked = not after.st_nlink
             if ours:
                 node.data.restamp(before, after)
         elif not after.st_nlink:

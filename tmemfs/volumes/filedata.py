@@ -49,6 +49,7 @@ class FileData:
         "_stamp",
         "_trusted",
         "changing",
+        "fd",
         "fills",
         "generation",
         "looked",
@@ -56,11 +57,16 @@ class FileData:
         "opens",
         "size",
         "threads",
+        "unlinked",
     )
 
     def __init__(self, pool: Pool, object_id: int, backing: Backing, *, checks: bool) -> None:
         self.object_id = object_id
         self.opens = 0
+        self.fd = -1
+        """by which all read who only read, from the first time on that one has to"""
+        self.unlinked = False
+        """whether its last name has gone"""
         self.generation = 0
         self.changing = 0
         """writes and truncations under way"""
@@ -97,13 +103,10 @@ class FileData:
         self.opens += 1
         return kept
 
-    def closed(self, *, linked: bool) -> None:
-        """Count a close; with the last one, leave the pool as the next open should find it.
-
-        A file that is not *linked* to a name any more is not opened again.
-        """
+    def closed(self) -> None:
+        """Count a close; with the last one, leave the pool as the next open should find it."""
         self.opens -= 1
-        if not self.opens and not linked:
+        if not self.opens and self.unlinked:
             self._pool.flush_object(self.object_id)
         elif not self.opens and not self._fresh:
             # The next open must tell the kernel to drop its pages, so it must not find ours.

@@ -44,7 +44,8 @@ class Fill:
 class Filler:
     """Brings pages of *page_size* bytes from backing files into the pool.
 
-    *let_go* ends one use of an open file; each read and each put in the background is one.
+    *reader* returns the descriptor to read an open file by; *let_go* ends one use of it. Each read
+    and each put in the background is one.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Filler:
         backing: Backing,
         page_size: int,
         readahead: int,
+        reader: Callable[[OpenFile], Awaitable[int]],
         let_go: Callable[[OpenFile], Awaitable[None]],
     ) -> None:
         self.readahead = readahead
         """the most bytes to be ahead of a reader"""
         self._backing = backing
         self._page_size = page_size
+        self._reader = reader
         self._let_go = let_go
         self._ahead = 0
 
@@ -119,8 +122,9 @@ class Filler:
             data.fills.append(fill)
         start = fill.first * size
         try:
+            fd = await self._reader(file)
             wanted = min(fill.count * size, max(data.size - start, 0))
-            block = await self._backing.read(data.threads, file.fd, start, wanted)
+            block = await self._backing.read(data.threads, fd, start, wanted)
         except BaseException:
             data.fills.remove(fill)
             raise

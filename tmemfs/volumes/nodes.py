@@ -4,18 +4,23 @@ A `Node` stands for one inode for as long as the kernel, or an open file, knows 
 through an ``O_PATH`` descriptor, so that renames and links do not matter and nothing leads out of
 the source directory. Descriptors are only a cache: at most `NodeTable.limit` are open, and a node
 that lost its own gets another by file handle where that is permitted (CAP_DAC_READ_SEARCH), else
-by its parent and name, checked against what it was.
+by the names that lead to it, each checked against what it was.
+
+Some filesystems (sshfs and most others in user space) give a file another inode number as soon as
+nobody holds it, so that its pages could not be found again. There a descriptor is held for as long
+as there is room for it, although the kernel has forgotten the inode.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import stat
 from collections import OrderedDict
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tmemfs.syscalls import file_handle, open_file_handle
 
@@ -75,14 +80,32 @@ class Node:
         device, inode = self.key
         return device << 128 | inode << 64 | self.generation
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a descriptor now."""
+        return self._fd >= 0
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that it has now, below 0 for none."""
+        return self._fd
+
+    def pin(self) -> None:
+        """Let the descriptor, if there is one, stay open until `unpin`."""
+        self._pins += 1
+
+    def unpin(self) -> None:
+        """Take one `pin` back."""
+        self._pins -= 1
+
     def __enter__(self) -> int:
         # Pinned first, or making room among the descriptors could close this very one.
-        self._pins += 1
+        self.pin()
         try:
             if self._fd < 0:
-                self._table.reopen(self)
+                self._table.adopt(self, reopen(self._table.route(self)))
         except BaseException:
-            self._pins -= 1
+            self.unpin()
             raise
         self._table.used(self)
         return self._fd
@@ -93,27 +116,49 @@ class Node:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pins -= 1
+        self.unpin()
 
     def keep_open(self) -> None:
         """Never close the descriptor again before the node goes: its last name is going."""
-        if self._fd < 0:
-            self._table.reopen(self)
-        self._pins += 1
+        self.__enter__()
+
+
+class Step(NamedTuple):
+    """What leads to a node from its parent, and what it must be to be the one."""
+
+    handle: bytes | None
+    name: bytes
+    key: Key
+    generation: int
+
+
+class Route(NamedTuple):
+    """How a node without a descriptor is reached again; plain numbers and bytes, for a thread.
+
+    Either by the last step's handle, on the filesystem of *root*, or from *base* by name, step by
+    step. *device* is the one on which handles are good.
+    """
+
+    root: int
+    device: int
+    base: int
+    steps: list[Step]
 
 
 class NodeTable:
     """The nodes below the directory *root_fd*, with at most *limit* descriptors open.
 
-    The table owns *root_fd* and closes it with the others.
+    With *holds*, inodes are held that the kernel has forgotten, for there their numbers are not
+    theirs for good. The table owns *root_fd* and closes it with the others.
     """
 
-    def __init__(self, root_fd: int, limit: int) -> None:
+    def __init__(self, root_fd: int, limit: int, *, holds: bool = False) -> None:
         self.limit = max(limit, 16)
+        self._holds = holds
+        self._forgotten: set[Node] = set()
         self._root_fd = root_fd
         self._nodes: dict[Key, Node] = {}
         self._open: OrderedDict[Node, None] = OrderedDict()
-        self._by_handle = True
         info = os.fstat(root_fd)
         self.device = info.st_dev
         self.root = Node(self, info, _handle(root_fd), None, b"")
@@ -138,6 +183,7 @@ class NodeTable:
             node = self._nodes[key] = Node(self, info, handle, parent, name)
         elif node is not self.root:
             node.parent, node.name = parent, name
+            self._forgotten.discard(node)
         return node
 
     def known(self, info: os.stat_result) -> Node | None:
@@ -146,10 +192,12 @@ class NodeTable:
 
     def forget(self, node: Node) -> None:
         """Close what *node* holds: neither the kernel nor an open file knows it any more."""
-        if self._nodes.get(node.key) is node and node is not self.root:
-            del self._nodes[node.key]
-        if node is not self.root:
-            self._close(node)
+        if node is self.root:
+            return
+        if self._holds and node.is_open and self._nodes.get(node.key) is node:
+            self._forgotten.add(node)
+            return
+        self._drop(node)
 
     def close(self) -> None:
         """Close every descriptor, the root's too."""
@@ -165,53 +213,114 @@ class NodeTable:
         if node is not self.root:
             self._open.move_to_end(node)
 
-    def reopen(self, node: Node) -> None:
-        """Give *node* a descriptor again. Raises ESTALE when its inode cannot be found."""
-        node._fd = self._open_again(node)
+    def route(self, node: Node) -> Route:
+        """Return how *node* can be opened (`reopen`). The node that it starts from must stay open.
+
+        Raises ESTALE when no name leads there.
+        """
+        steps = []
+        while not node.is_open:
+            steps.append(Step(node._handle, node.name, node.key, node.generation))
+            if node.parent is None:
+                raise OSError(errno.ESTALE, "inode cannot be reached any more")
+            node = node.parent
+        return Route(self._root_fd, self.device, node._fd, steps[::-1])
+
+    def start(self, node: Node) -> Node:
+        """Return the node that the route to *node* starts from."""
+        while not node.is_open and node.parent is not None:
+            node = node.parent
+        return node
+
+    def adopt(self, node: Node, fd: int) -> None:
+        """Let *fd*, which `reopen` returned, be the descriptor of *node*."""
+        if node.is_open:  # somebody else was quicker
+            os.close(fd)
+            return
+        node._fd = fd
         self._open[node] = None
         self._shrink()
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _open_again(self, node: Node) -> int:
-        fd = self._open_by_handle(node)
-        if fd < 0:
-            if node.parent is None:
-                raise OSError(errno.ESTALE, "inode cannot be reached any more")
-            with node.parent as directory:
-                try:
-                    fd = os.open(node.name, _OPEN_FLAGS, dir_fd=directory)
-                except (FileNotFoundError, NotADirectoryError) as error:
-                    # Not ENOENT, which the kernel would take for the last word: the inode may
-                    # have another name, under which it is found after ESTALE.
-                    raise OSError(errno.ESTALE, "the name is gone", node.name) from error
-        info = os.fstat(fd)
-        if (info.st_dev, info.st_ino) != node.key or _generation(_handle(fd)) != node.generation:
-            os.close(fd)
-            raise OSError(errno.ESTALE, "another file has taken the name", node.name)
-        return fd
-
-    def _open_by_handle(self, node: Node) -> int:
-        # A handle is good on its own filesystem only, and the root's is the one at hand.
-        if self._by_handle and node._handle is not None and node.key[0] == self.device:
-            try:
-                return open_file_handle(self._root_fd, node._handle, _OPEN_FLAGS)
-            except PermissionError:
-                self._by_handle = False
-        return -1
+    def _drop(self, node: Node) -> None:
+        if self._nodes.get(node.key) is node:
+            del self._nodes[node.key]
+        self._forgotten.discard(node)
+        self._close(node)
 
     def _shrink(self) -> None:
         while len(self._open) > self.limit:
             idle = next((node for node in self._open if not node._pins), None)
             if idle is None:
                 break
-            self._close(idle)
+            if idle in self._forgotten:
+                self._drop(idle)
+            else:
+                self._close(idle)
 
     def _close(self, node: Node) -> None:
         if node._fd >= 0:
             os.close(node._fd)
             node._fd = -1
             self._open.pop(node, None)
+
+
+def reopen(route: Route) -> int:
+    """Open the node that *route* leads to; return the descriptor. Blocks.
+
+    Raises ESTALE when its inode cannot be found.
+    """
+    last = route.steps[-1]
+    # A handle is good on its own filesystem only, and the root's is the one at hand.
+    if last.handle is not None and last.key[0] == route.device:
+        # Not permitted, or not known to a filesystem in user space any more: there are names.
+        with contextlib.suppress(PermissionError, StaleHandle):
+            fd = _open_handle(route.root, last.handle)
+            _check(fd, last)
+            return fd
+    directory, fd = route.base, -1
+    for step in route.steps:
+        try:
+            found = os.open(step.name, _OPEN_FLAGS, dir_fd=directory)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            # Not ENOENT, which the kernel would take for the last word: the inode may have
+            # another name, under which it is found after ESTALE.
+            raise OSError(errno.ESTALE, "the name is gone", step.name) from error
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        directory = fd = found
+        _check(fd, step)
+    return fd
+
+
+class StaleHandle(Exception):
+    """The filesystem does not know a handle any more."""
+
+
+def _open_handle(root: int, handle: bytes) -> int:
+    try:
+        return open_file_handle(root, handle, _OPEN_FLAGS)
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            raise StaleHandle from error
+        raise
+
+
+def _check(fd: int, step: Step) -> None:
+    """Close *fd* and raise ESTALE unless it is what *step* has to lead to."""
+    try:
+        info = os.fstat(fd)
+        right = (info.st_dev, info.st_ino) == step.key and _generation(
+            _handle(fd)
+        ) == step.generation
+    except BaseException:
+        os.close(fd)
+        raise
+    if not right:
+        os.close(fd)
+        raise OSError(errno.ESTALE, "another file has taken the name", step.name)
 
 
 def look(directory: int, name: bytes) -> tuple[os.stat_result, bytes | None]:

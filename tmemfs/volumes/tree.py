@@ -11,12 +11,12 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from tmemfs.syscalls import renameat2
 from tmemfs.volumes.backing import Backing
-from tmemfs.volumes.nodes import Node, NodeTable, look
+from tmemfs.volumes.nodes import Node, NodeTable, look, reopen
 
 Stat = os.stat_result
 Found = tuple[Node, Stat]
@@ -35,19 +35,35 @@ class Tree:
     """The directory tree below the root of *nodes*, reached by calls to *backing*.
 
     *changed* is told (node, before, after) when an operation of ours has changed a known file's
-    attributes, so that the change is not taken for somebody else's.
+    attributes, so that the change is not taken for somebody else's; *leaving* is awaited before a
+    known file loses a name.
     """
 
     def __init__(
-        self, nodes: NodeTable, backing: Backing, *, changed: Callable[[Node, Stat, Stat], None]
+        self,
+        nodes: NodeTable,
+        backing: Backing,
+        *,
+        changed: Callable[[Node, Stat, Stat], None],
+        leaving: Callable[[Node], Awaitable[None]],
     ) -> None:
         self.nodes = nodes
         self._call = backing.call
         self._changed = changed
+        self._leaving = leaving
 
     def reach(self, node: Node) -> Reach:
         """Return a context in which a descriptor of *node* is open, its value."""
         return Reach(self, node)
+
+    async def reopen(self, node: Node) -> None:
+        """Give *node* a descriptor again. Raises ESTALE when its inode cannot be found."""
+        start = self.nodes.start(node)
+        start.pin()
+        try:
+            self.nodes.adopt(node, await self._call(reopen, self.nodes.route(node)))
+        finally:
+            start.unpin()
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -133,6 +149,8 @@ class Tree:
             moved = await self._known(directory, name)
             replaced = await self._known(new_directory, new_name)
             known = {node for node in (moved, replaced) if node is not None}
+            if replaced is not None:
+                await self._leaving(replaced)
             async with contextlib.AsyncExitStack() as stack:
                 fds = {node: await stack.enter_async_context(self.reach(node)) for node in known}
                 before = [await self._call(os.fstat, fd) for fd in fds.values()]
@@ -195,6 +213,7 @@ class Tree:
         if node is None:
             await self._call(_at, function, directory, name)
             return
+        await self._leaving(node)
         async with self.reach(node) as fd:
             self._settle(node, *await self._call(_around, fd, _at, function, directory, name))
 
@@ -215,7 +234,14 @@ class Reach:
         self._node = node
 
     async def __aenter__(self) -> int:
-        return self._node.__enter__()
+        node = self._node
+        node.pin()
+        try:
+            if not node.is_open:
+                await self._tree.reopen(node)
+            return node.__enter__()
+        finally:
+            node.unpin()
 
     async def __aexit__(self, *error: object) -> None:
         self._node.__exit__(None, None, None)
