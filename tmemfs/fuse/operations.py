@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from tmemfs.volumes.tree import Caller
 
 _DOTS = (b".", b"..")
 _ACL = b"system.posix_acl_"
+# Names of a listing that are looked up in one go: about as many as one answer has room for.
+_LISTED_AT_ONCE = 24
 
 
 class Directory:
@@ -272,16 +275,17 @@ class Operations(pyfuse3.Operations):
         directory = self._directories[fh]
         if start_id == 0:
             directory.names = [*_DOTS, *await self._names(directory.number)]
-        for position in range(start_id, len(directory.names)):
-            name = directory.names[position]
-            try:
-                node, entry = await self._listed(directory.number, name)
-            except FileNotFoundError:
-                continue  # removed since the names were read
-            if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, position + 1):
-                break
-            if node is not None:
-                self._inodes.remember(node)
+        for start in range(start_id, len(directory.names), _LISTED_AT_ONCE):
+            names = directory.names[start : start + _LISTED_AT_ONCE]
+            found = await self._listed(directory.number, names)
+            for position, (name, listed) in enumerate(zip(names, found, strict=True), start + 1):
+                if listed is None:
+                    continue  # removed since the names were read
+                node, entry = listed
+                if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, position):
+                    return
+                if node is not None:
+                    self._inodes.remember(node)
 
     @handler
     async def releasedir(self, fh: int) -> None:
@@ -350,19 +354,31 @@ class Operations(pyfuse3.Operations):
         return names
 
     async def _listed(
-        self, number: int, name: bytes
-    ) -> tuple[Node | None, pyfuse3.EntryAttributes]:
-        """What a listing of directory *number* says of *name*: a node that counts as looked up."""
+        self, number: int, names: list[bytes]
+    ) -> list[tuple[Node | None, pyfuse3.EntryAttributes] | None]:
+        """What a listing of directory *number* says of each of *names*, None if it is gone.
+
+        A node that is told of is one that counts as looked up.
+        """
         if number in self._control:
-            if name in _DOTS:
-                return None, self._entry(self._control.entry(number))
-            return None, self._entry(self._control.lookup(number, name))
+            own = self._control
+            entries = [own.entry(number) if n in _DOTS else own.lookup(number, n) for n in names]
+            return [(None, self._entry(entry)) for entry in entries]
         parent = self._inodes.node(number)
-        if name in _DOTS:
-            up = parent.parent if name == b".." and parent.parent is not None else parent
-            return None, await self._attributes(up)
-        node, info = await self._tree.lookup(parent, name)
-        return node, self._found(node, info)
+        # Of these two the kernel wants to know the number alone.
+        dots = {b".": parent, b"..": parent.parent or parent}
+        found = await self._tree.lookup_many(parent, [name for name in names if name not in dots])
+        return [
+            *((None, self._dot(dots[name])) for name in names if name in dots),
+            *(looked and (looked[0], self._found(*looked)) for looked in found),
+        ]
+
+    def _dot(self, node: Node) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        root = node is self._volume.nodes.root
+        entry.st_ino = pyfuse3.InodeT(node.key[1] if root else self._inodes.number(node))
+        entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
+        return entry
 
 
 def _caller(ctx: Any) -> Caller:

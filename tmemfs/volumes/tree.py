@@ -73,6 +73,15 @@ class Tree:
             info, handle = await self._call(look, directory, name)
         return self.nodes.learn(parent, name, info, handle), info
 
+    async def lookup_many(self, parent: Node, names: list[bytes]) -> list[Found | None]:
+        """Look up some names in *parent* at once; None for each that is not there any more."""
+        async with self.reach(parent) as directory:
+            looks = await self._call(_look_many, directory, names)
+        return [
+            found and (self.nodes.learn(parent, name, *found), found[0])
+            for name, found in zip(names, looks, strict=True)
+        ]
+
     async def getattr(self, node: Node) -> Stat:
         """Return the attributes of *node*."""
         async with self.reach(node) as fd:
@@ -260,6 +269,16 @@ def _around(fd: int, function: Callable[..., None], *args: Any) -> tuple[Stat, S
     before = os.fstat(fd)
     function(*args)
     return before, os.fstat(fd)
+
+
+def _look_many(directory: int, names: list[bytes]) -> list[tuple[Stat, bytes | None] | None]:
+    looks: list[tuple[Stat, bytes | None] | None] = []
+    for name in names:
+        try:
+            looks.append(look(directory, name))
+        except FileNotFoundError:
+            looks.append(None)
+    return looks
 
 
 def _lstat(directory: int, name: bytes) -> Stat:
