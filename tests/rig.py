@@ -14,8 +14,9 @@ from account import check_account
 
 from tmemfs.tmem import Core, Pool
 from tmemfs.volumes import backing, cache, filedata
-from tmemfs.volumes.cache import CacheVolume, OpenFile
+from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.nodes import Node
+from tmemfs.volumes.openfiles import OpenFile
 from tmemfs.volumes.tree import Caller
 
 SECONDS = 60
@@ -61,7 +62,7 @@ class Rig:
         return file
 
     async def create(self, name: str, content: bytes = b"") -> OpenFile:
-        file, _ = await self.volume.create(
+        file, _ = await self.volume.files.create(
             self.volume.nodes.root, name.encode(), 0o644, os.O_RDWR | os.O_EXCL, ME
         )
         if content:

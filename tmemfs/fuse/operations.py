@@ -20,8 +20,9 @@ from tmemfs.fuse.attributes import Timeouts, attributes, statvfs
 from tmemfs.fuse.control import Control, Entry, OpenControl
 from tmemfs.fuse.failsafe import Failsafe, handler
 from tmemfs.fuse.inodes import InodeTable
-from tmemfs.volumes.cache import CacheVolume, OpenFile
+from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.nodes import Node
+from tmemfs.volumes.openfiles import OpenFile
 from tmemfs.volumes.tree import Caller
 
 _DOTS = (b".", b"..")
@@ -215,7 +216,7 @@ class Operations(pyfuse3.Operations):
     @handler
     async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
         node = self._parent(parent, name, new=True)
-        file, info = await self._volume.create(node, name, mode, flags, _caller(ctx))
+        file, info = await self._volume.files.create(node, name, mode, flags, _caller(ctx))
         handle = self._handle()
         self._files[handle] = file
         entry = self._remember(file.node, info)
@@ -325,7 +326,6 @@ class Operations(pyfuse3.Operations):
         return self._found(node, info)
 
     def _found(self, node: Node, info: os.stat_result) -> pyfuse3.EntryAttributes:
-        self._volume.observe(node, info)
         number = info.st_ino if node is self._volume.nodes.root else self._inodes.number(node)
         return attributes(info, number, node.generation, self._timeouts)
 

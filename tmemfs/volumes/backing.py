@@ -67,6 +67,8 @@ class Backing:
     def __init__(self, *, local: bool) -> None:
         self.local = local
         self.counters = CacheCounters()
+        self.changes = 0
+        """how many changes we have made; tells whether attributes were asked for before one"""
         self._threads = trio.CapacityLimiter(_THREADS)
         self._cannot_ask: set[int] = set()
 

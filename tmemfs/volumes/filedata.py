@@ -12,6 +12,7 @@ Two things keep stale bytes out of the pool (docs/concurrency.md tells the whole
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -200,17 +201,17 @@ class FileData:
         """Flush the file's pages; from now on it is as *info* has it."""
         self.generation += 1
         self._fresh = False
-        if self._pool.flush_object(self.object_id):
+        if self._pool.flush_object(self.object_id) and self._stamp:
             self._counters.stale_objects += 1
         self._adopt(info)
 
     @contextlib.contextmanager
-    def change(self, first: int, count: int) -> Iterator[Ours]:
+    def change(self, first: int, count: int, fd: int) -> Iterator[Ours]:
         """Around a change of ours to *count* pages: nothing old is found before, during, after.
 
         Flushed before, because the backing file may change at any moment from then on; flushed
         again after, because a read may have put what it saw meanwhile. What is yielded is to be
-        told how the change went.
+        told how the change went; *fd* is where to look then, if that does not make anybody wait.
         """
         ours = Ours(self.generation + 1, self._stamp)
         self.changing += 1
@@ -223,15 +224,19 @@ class FileData:
             ours.alone = self.generation == ours.generation
             self.generation += 1
             self._pool.flush_many(self.object_id, first, count)
-            if ours.made is None:
-                # It failed, and nobody knows how far it came: the next look finds it changed.
-                self._stamp = 0
+            made = ours.made
+            if self._checks and made and ours.alone and stamp(made.before) != ours.stamp:
+                # Somebody else was there before us, and the file's times hide it by now.
+                self.lose(made.after)
+                ours.alone = False
+            if fd >= 0:
+                self._adopt(os.fstat(fd))
+            elif made and ours.alone:
+                self._adopt(made.after)
             else:
-                if self._checks and ours.alone and stamp(ours.made.before) != ours.stamp:
-                    # Somebody else was there before us, and the file's times hide it by now.
-                    self.lose(ours.made.after)
-                    ours.alone = False
-                self._adopt(ours.made.after)
+                # It failed, or others were at it, and what was seen last is not known to be the
+                # last: the next look finds it changed.
+                self._stamp, self.looked = 0, -math.inf
             # Our own change has moved the times. If somebody else has changed other pages at the
             # same time, nothing tells: the next open has to begin afresh.
             self._trusted = False

@@ -7,7 +7,6 @@ done behind its back. Until it is done the bytes are found in the fill.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,8 +15,8 @@ from tmemfs.volumes import background
 from tmemfs.volumes.backing import Backing
 
 if TYPE_CHECKING:
-    from tmemfs.volumes.cache import OpenFile
     from tmemfs.volumes.filedata import FileData
+    from tmemfs.volumes.openfiles import OpenFile, OpenFiles
 
 # Bytes that are put at once: what is compressed in the time that a request waits anyway.
 _SLICE = 64 << 10
@@ -44,24 +43,15 @@ class Fill:
 class Filler:
     """Brings pages of *page_size* bytes from backing files into the pool.
 
-    *reader* returns the descriptor to read an open file by; *let_go* ends one use of it. Each read
-    and each put in the background is one.
+    Each read and each put in the background is a use of one of the open *files*. At most
+    *readahead* bytes are ahead of a reader.
     """
 
-    def __init__(
-        self,
-        backing: Backing,
-        page_size: int,
-        readahead: int,
-        reader: Callable[[OpenFile], Awaitable[int]],
-        let_go: Callable[[OpenFile], Awaitable[None]],
-    ) -> None:
+    def __init__(self, backing: Backing, files: OpenFiles, page_size: int, readahead: int) -> None:
         self.readahead = readahead
-        """the most bytes to be ahead of a reader"""
         self._backing = backing
         self._page_size = page_size
-        self._reader = reader
-        self._let_go = let_go
+        self._files = files
         self._ahead = 0
 
     async def fill(self, file: OpenFile, first: int, pages: list[bytes | None]) -> None:
@@ -122,7 +112,7 @@ class Filler:
             data.fills.append(fill)
         start = fill.first * size
         try:
-            fd = await self._reader(file)
+            fd = await self._files.reader(file)
             wanted = min(fill.count * size, max(data.size - start, 0))
             block = await self._backing.read(data.threads, fd, start, wanted)
         except BaseException:
@@ -130,7 +120,8 @@ class Filler:
             raise
         else:
             fill.pages = memoryview(block.data.ljust(fill.count * size, b"\0"))
-            data.notice(block.info)
+            if data.generation == fill.generation:
+                data.notice(block.info)
         finally:
             fill.done.set()
 
@@ -164,7 +155,7 @@ class Filler:
     async def _finish(self, file: OpenFile, fill: Fill) -> None:
         if fill in file.data.fills:
             file.data.fills.remove(fill)
-        await self._let_go(file)
+        await self._files.release(file)
 
     def _current(self, data: FileData, fill: Fill) -> bool:
         return data.generation == fill.generation and not data.changing

@@ -43,6 +43,7 @@ class Node:
         "_handle",
         "_pins",
         "_table",
+        "changed",
         "data",
         "generation",
         "is_directory",
@@ -69,6 +70,8 @@ class Node:
         """What the volume knows of the file's bytes while it is open."""
         self.told = -1
         """The size that the kernel takes the file to have."""
+        self.changed = 0
+        """the number of the last change that we have made to the file's bytes"""
         self._table = table
         self._handle = handle
         self._fd = -1

@@ -20,6 +20,7 @@ from tmemfs.volumes.nodes import Node, NodeTable, look, reopen
 
 Stat = os.stat_result
 Found = tuple[Node, Stat]
+Look = tuple[Stat, bytes | None]
 
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
@@ -34,9 +35,10 @@ class Caller(NamedTuple):
 class Tree:
     """The directory tree below the root of *nodes*, reached by calls to *backing*.
 
-    *changed* is told (node, before, after) when an operation of ours has changed a known file's
-    attributes, so that the change is not taken for somebody else's; *leaving* is awaited before a
-    known file loses a name.
+    Who asks for attributes gets them, and *seen* is told (node, attributes, changes that had been
+    made when they were asked for). *changed* is told (node, before, after) when an operation of
+    ours has changed a known file's attributes, so that the change is not taken for somebody
+    else's; *leaving* is awaited before a known file loses a name.
     """
 
     def __init__(
@@ -44,11 +46,14 @@ class Tree:
         nodes: NodeTable,
         backing: Backing,
         *,
+        seen: Callable[[Node, Stat, int], None],
         changed: Callable[[Node, Stat, Stat], None],
         leaving: Callable[[Node], Awaitable[None]],
     ) -> None:
         self.nodes = nodes
+        self._backing = backing
         self._call = backing.call
+        self._seen = seen
         self._changed = changed
         self._leaving = leaving
 
@@ -69,23 +74,28 @@ class Tree:
 
     async def lookup(self, parent: Node, name: bytes) -> Found:
         """Return the node of *name* in *parent* and its attributes."""
+        asked = self._backing.changes
         async with self.reach(parent) as directory:
-            info, handle = await self._call(look, directory, name)
-        return self.nodes.learn(parent, name, info, handle), info
+            looked = await self._call(look, directory, name)
+        return self._learn(parent, name, looked, asked)
 
     async def lookup_many(self, parent: Node, names: list[bytes]) -> list[Found | None]:
         """Look up some names in *parent* at once; None for each that is not there any more."""
+        asked = self._backing.changes
         async with self.reach(parent) as directory:
             looks = await self._call(_look_many, directory, names)
         return [
-            found and (self.nodes.learn(parent, name, *found), found[0])
-            for name, found in zip(names, looks, strict=True)
+            looked and self._learn(parent, name, looked, asked)
+            for name, looked in zip(names, looks, strict=True)
         ]
 
     async def getattr(self, node: Node) -> Stat:
         """Return the attributes of *node*."""
+        asked = self._backing.changes
         async with self.reach(node) as fd:
-            return await self._call(os.fstat, fd)
+            info = await self._call(os.fstat, fd)
+        self._seen(node, info, asked)
+        return info
 
     async def listdir(self, node: Node) -> list[bytes]:
         """Return every name in a directory but ``.`` and ``..``."""
@@ -206,6 +216,12 @@ class Tree:
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _learn(self, parent: Node, name: bytes, looked: Look, asked: int) -> Found:
+        info, handle = looked
+        node = self.nodes.learn(parent, name, info, handle)
+        self._seen(node, info, asked)
+        return node, info
+
     async def _change(self, node: Node, function: Callable[..., None], *args: Any) -> None:
         async with self.reach(node) as fd:
             path = inode_path(fd)
@@ -271,8 +287,8 @@ def _around(fd: int, function: Callable[..., None], *args: Any) -> tuple[Stat, S
     return before, os.fstat(fd)
 
 
-def _look_many(directory: int, names: list[bytes]) -> list[tuple[Stat, bytes | None] | None]:
-    looks: list[tuple[Stat, bytes | None] | None] = []
+def _look_many(directory: int, names: list[bytes]) -> list[Look | None]:
+    looks: list[Look | None] = []
     for name in names:
         try:
             looks.append(look(directory, name))

@@ -1,0 +1,180 @@
+"""Open files: who has which open, and by which descriptors of the backing file they are served.
+
+Who may write has a descriptor of their own. All who only read a file share one, and that is opened
+only when something is missing in the pool: over a network an open takes as long as a read.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tmemfs.syscalls import fstat_synced
+from tmemfs.tmem import Pool
+from tmemfs.volumes.backing import Backing, open_and_look
+from tmemfs.volumes.filedata import FileData
+from tmemfs.volumes.nodes import Node, look_open
+from tmemfs.volumes.readahead import Window
+from tmemfs.volumes.tree import Caller, Stat, Tree, inode_path
+
+# What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
+# aligned. Not O_APPEND: what a mapping of such a file has changed would be appended, too.
+_OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLOCK
+
+
+class OpenFile:
+    """One open of a file: for who may write a descriptor of the backing file, and the file's data.
+
+    It stays open until the last of its `uses` has ended.
+    """
+
+    __slots__ = ("data", "fd", "flags", "node", "uses", "window", "wrote")
+
+    def __init__(self, node: Node, fd: int, data: FileData, flags: int) -> None:
+        self.node = node
+        self.fd = fd
+        self.data = data
+        self.flags = flags
+        self.wrote = False
+        self.uses = 1
+        self.window = Window()
+
+    @property
+    def looker(self) -> int:
+        """A descriptor by which the file's attributes can be had."""
+        return next(fd for fd in (self.fd, self.data.fd, self.node.fd) if fd >= 0)
+
+
+class OpenFiles:
+    """Opens and closes the files of *tree*, whose pages are in *pool*.
+
+    Unless it *checks*, the pages that are there are believed; with *writeback* the kernel decides
+    what is written when, and reads what it needs for that.
+    """
+
+    def __init__(
+        self, tree: Tree, backing: Backing, pool: Pool, *, checks: bool, writeback: bool
+    ) -> None:
+        self.count = 0
+        """how many files are open"""
+        self._tree = tree
+        self._backing = backing
+        self._pool = pool
+        self._checks = checks
+        self._writeback = writeback
+
+    async def open(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
+        """Open a file; return it, and whether the kernel may keep the pages it has of it."""
+        access = flags & os.O_ACCMODE
+        if access == os.O_RDONLY and flags & os.O_TRUNC:
+            # Such an open may cut the file, which a descriptor for reading only cannot.
+            flags |= os.O_RDWR
+        flags = self._access(flags)
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            return await self._open_to_read(node, flags)
+        async with self._tree.reach(node) as fd:
+            asked = self._backing.changes
+            opened, info = await self._backing.call(
+                open_and_look, inode_path(fd), flags & _OPEN_FLAGS
+            )
+            while node.changed > asked:
+                asked = self._backing.changes
+                info = await self._backing.call(os.fstat, opened)
+            return self._attach(node, opened, info, flags)
+
+    async def create(
+        self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[OpenFile, Stat]:
+        """Make a file that belongs to *caller* and open it; return it and its attributes."""
+        flags = self._access(flags)
+        extra = flags & os.O_EXCL
+        fd = await self._tree.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
+        try:
+            # By the descriptor: the name may be another file's by now.
+            info, handle = await self._backing.call(look_open, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        node = self._tree.nodes.learn(parent, name, info, handle)
+        node.told = info.st_size
+        return self._attach(node, fd, info, flags)[0], info
+
+    async def reader(self, file: OpenFile) -> int:
+        """Return a descriptor by which the file can be read."""
+        if file.fd >= 0 and file.flags & os.O_ACCMODE == os.O_RDWR:
+            return file.fd
+        await self.open_data(file.node, file.data, file.flags)
+        return file.data.fd
+
+    async def open_data(self, node: Node, data: FileData, flags: int) -> None:
+        """Open the descriptor that all readers share, unless it is open."""
+        if data.fd < 0:
+            flags = flags & _OPEN_FLAGS & ~os.O_ACCMODE
+            async with self._tree.reach(node) as fd:
+                opened, _ = await self._backing.call(open_and_look, inode_path(fd), flags)
+            _share(data, opened)
+
+    async def release(self, file: OpenFile) -> None:
+        """End one use of an open file; it is closed with the last."""
+        file.uses -= 1
+        if file.uses:
+            return
+        data, mine = file.data, [file.fd]
+        data.closed()
+        if not data.opens:
+            file.node.data = None
+            mine.append(data.fd)
+        file.node.unpin()
+        self.count -= 1
+        for fd in mine:
+            if fd >= 0:
+                await self._backing.call(os.close, fd)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _access(self, flags: int) -> int:
+        if self._writeback and flags & os.O_ACCMODE == os.O_WRONLY:
+            # The kernel reads what is around a part of a page before it keeps the page.
+            flags ^= os.O_WRONLY | os.O_RDWR
+        return flags
+
+    async def _open_to_read(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
+        known = node.data is not None or self._pool.stamp(node.object_id)
+        async with self._tree.reach(node) as fd:
+            opened, asked = -1, self._backing.changes
+            if known:
+                info = await self._look(fd)
+            else:
+                opened, info = await self._backing.call(
+                    open_and_look, inode_path(fd), flags & _OPEN_FLAGS
+                )
+            while node.changed > asked:
+                asked = self._backing.changes
+                info = await self._look(fd)
+            file, keep = self._attach(node, -1, info, flags)
+        if opened >= 0:
+            _share(file.data, opened)
+        elif not keep:
+            try:
+                await self.reader(file)  # whether it can be opened at all is to be told now
+            except BaseException:
+                await self.release(file)
+                raise
+        return file, keep
+
+    async def _look(self, fd: int) -> Stat:
+        return await self._backing.call(fstat_synced if self._checks else os.fstat, fd)
+
+    def _attach(self, node: Node, fd: int, info: Stat, flags: int) -> tuple[OpenFile, bool]:
+        if node.data is None:
+            node.data = FileData(self._pool, node.object_id, self._backing, checks=self._checks)
+        keep = node.data.opened(info)
+        node.pin()
+        self.count += 1
+        return OpenFile(node, fd, node.data, flags), keep
+
+
+def _share(data: FileData, fd: int) -> None:
+    if data.fd < 0:
+        data.fd = fd
+    else:  # somebody else was quicker
+        os.close(fd)
