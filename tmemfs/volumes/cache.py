@@ -75,7 +75,7 @@ class CacheVolume:
         self.filler = Filler(self.backing, self.files, pool.page_size, readahead)
         self._pool = pool
         self._page_size = pool.page_size
-        self._believe = believe
+        self._believe = 0.0 if mode == "none" else believe
         self._trace = trace
 
     def close(self) -> None:

@@ -59,26 +59,56 @@ class Filler:
 
         Pages are memoryviews then, of zeros behind the end of the file.
         """
-        data, size = file.data, self._page_size
         while None in pages:
-            low = pages.index(None)
-            fill = data.fill(first + low)
-            if fill is None:
-                high = low + 1
-                while high < len(pages) and pages[high] is None and not data.fill(first + high):
-                    high += 1
-                fill = Fill(first + low, high - low, data.generation)
-                await self._read(file, fill)
-                self._put_soon(file, fill)
-            else:
+            mine, others = self._fills_for(file.data, first, pages)
+            try:
+                for fill in mine:
+                    await self._read(file, fill)
+                    self._put_soon(file, fill)
+            finally:
+                for fill in mine:
+                    if not fill.done.is_set():
+                        self._abandon(file.data, fill)
+            for fill in others:
                 self._backing.counters.shared_reads += 1
                 await fill.done.wait()
-            if fill.pages is None:
-                continue  # somebody else's read has failed: now it is ours to fail
-            for index in range(max(low, fill.first - first), len(pages)):
-                at = (first + index - fill.first) * size
-                if pages[index] is None and 0 <= at < len(fill.pages):
-                    pages[index] = fill.pages[at : at + size]  # type: ignore[call-overload]
+            for fill in (*mine, *others):
+                if fill.pages is not None:  # else somebody's read has failed: now it is ours to
+                    self._hand_out(fill.first, fill.pages, first, pages)
+
+    def _fills_for(
+        self, data: FileData, first: int, pages: list[bytes | None]
+    ) -> tuple[list[Fill], list[Fill]]:
+        """What brings the pages that are None: new fills, to be read now, and those under way."""
+        mine: list[Fill] = []
+        others: list[Fill] = []
+        index = 0
+        while index < len(pages):
+            if pages[index] is not None:
+                index += 1
+                continue
+            fill = data.fill(first + index)
+            if fill is None:
+                end = index + 1
+                while end < len(pages) and pages[end] is None and not data.fill(first + end):
+                    end += 1
+                fill = Fill(first + index, end - index, data.generation)
+                data.fills.append(fill)
+                mine.append(fill)
+            else:
+                others.append(fill)
+            index = fill.first + fill.count - first
+        return mine, others
+
+    def _hand_out(
+        self, start: int, found: memoryview, first: int, pages: list[bytes | None]
+    ) -> None:
+        """Replace each None in *pages*, from *first* on, by what was *found* from *start* on."""
+        size = self._page_size
+        for at in range(0, len(found), size):
+            index = start + at // size - first
+            if 0 <= index < len(pages) and pages[index] is None:
+                pages[index] = found[at : at + size]  # type: ignore[call-overload]
 
     def look_ahead(self, file: OpenFile, first: int, last: int) -> None:
         """Note a read of the pages *first* to *last* (excluded), and read on from there."""
@@ -108,22 +138,23 @@ class Filler:
     async def _read(self, file: OpenFile, fill: Fill) -> None:
         """Read the pages of *fill*; whoever waits for it may go on then."""
         data, size = file.data, self._page_size
-        if fill not in data.fills:
-            data.fills.append(fill)
         start = fill.first * size
         try:
             fd = await self._files.reader(file)
             wanted = min(fill.count * size, max(data.size - start, 0))
             block = await self._backing.read(data.threads, fd, start, wanted)
         except BaseException:
-            data.fills.remove(fill)
+            self._abandon(data, fill)
             raise
-        else:
-            fill.pages = memoryview(block.data.ljust(fill.count * size, b"\0"))
-            if data.generation == fill.generation:
-                data.notice(block.info)
-        finally:
-            fill.done.set()
+        fill.pages = memoryview(block.data.ljust(fill.count * size, b"\0"))
+        if data.generation == fill.generation:
+            data.notice(block.info)
+        fill.done.set()
+
+    def _abandon(self, data: FileData, fill: Fill) -> None:
+        """Let those who wait for *fill* try for themselves."""
+        data.fills.remove(fill)
+        fill.done.set()
 
     def _put_soon(self, file: OpenFile, fill: Fill) -> None:
         """Put what was read: at once if that takes no time, else by and by."""

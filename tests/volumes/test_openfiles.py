@@ -1,0 +1,194 @@
+"""What is opened when, what is believed, and attributes that come late."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+import trio
+from page_data import run
+from rig import Rig, left_alone
+
+from tmemfs.volumes import openfiles, tree
+
+PAGE = 4096
+
+
+@pytest.fixture
+def far(new_rig: Callable[..., Rig]) -> Rig:
+    return new_rig(local=False, believe=60)
+
+
+async def kept(rig: Rig, content: bytes) -> None:
+    """A file whose pages are in the pool, and trusted."""
+    (rig.root / "f").write_bytes(content)
+    await rig.warm("f")
+
+
+async def test_a_warm_open_opens_nothing(far: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = run(1, 4)
+    await kept(far, content)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("opened")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openfiles, "open_and_look", refuse)
+        assert await far.read_anew("f") == content
+    assert far.volume.statistics()["backing_reads"] == 1
+
+
+async def test_it_is_opened_when_something_is_missing(far: Rig) -> None:
+    content = run(2, 4)
+    await kept(far, content)
+    file = await far.open("f", os.O_RDONLY)
+    assert file.looker == file.node.fd
+    far.pool.flush_page(file.data.object_id, 2)
+    assert await far.read(file) == content
+    assert file.looker == file.data.fd != file.node.fd
+    await far.volume.release(file)
+
+
+async def test_all_who_read_share_a_descriptor(far: Rig) -> None:
+    (far.root / "f").write_bytes(run(3, 4))
+    before = len(os.listdir("/proc/self/fd"))
+    files = [await far.open("f", os.O_RDONLY) for _ in range(20)]
+    for file in files:
+        await far.read(file)
+    assert len(os.listdir("/proc/self/fd")) == before + 2  # of the inode, and of the file
+    for file in files:
+        await far.volume.release(file)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_a_warm_file_whose_name_goes_is_read_on(
+    new_rig: Callable[..., Rig], local: bool
+) -> None:
+    rig = new_rig(local=local)
+    content = run(4, 4)
+    await kept(rig, content)
+    file = await rig.open("f", os.O_RDONLY)
+    await rig.tree.unlink(rig.volume.nodes.root, b"f")
+    rig.pool.flush_object(file.data.object_id)
+    assert await rig.read(file) == content
+    await rig.volume.release(file)
+    assert rig.pages() == 0
+
+
+async def test_attributes_from_before_a_write_do_not_undo_it(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (far.root / "f").write_bytes(b"short")
+    file = await far.open("f")
+    real, hold, reached = tree.look, trio.Event(), trio.Event()
+
+    def late(*args: object) -> object:
+        found = real(*args)  # type: ignore[arg-type]
+        trio.from_thread.run_sync(reached.set)
+        trio.from_thread.run(hold.wait)
+        return found
+
+    with trio.fail_after(60), monkeypatch.context() as patch:
+        patch.setattr(tree, "look", late)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(far.tree.lookup, far.volume.nodes.root, b"f")
+            await reached.wait()
+            await far.volume.write(file, 5, b" and longer")
+            hold.set()
+    assert file.data.size == 16
+    assert await far.read(file) == b"short and longer"
+    await far.volume.release(file)
+
+
+async def test_an_open_looks_again_after_a_write_that_passed_it(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (far.root / "f").write_bytes(b"short")
+    writer = await far.open("f")
+    real, hold, reached = openfiles.open_and_look, trio.Event(), trio.Event()
+
+    def late(*args: object) -> object:
+        found = real(*args)  # type: ignore[arg-type]
+        trio.from_thread.run_sync(reached.set)
+        trio.from_thread.run(hold.wait)
+        return found
+
+    opened = []
+
+    async def open_it() -> None:
+        opened.append(await far.open("f", os.O_RDWR))
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            with monkeypatch.context() as patch:
+                patch.setattr(openfiles, "open_and_look", late)
+                nursery.start_soon(open_it)
+                await reached.wait()
+            await far.volume.write(writer, 0, b"much longer")
+            await far.volume.release(writer)
+            hold.set()
+    assert await far.read(opened[0]) == b"much longer"
+    await far.volume.release(opened[0])
+
+
+async def test_overlapping_writes_over_a_network(far: Rig) -> None:
+    content = run(5, 64)
+    file = await far.create("f")
+    async with trio.open_nursery() as nursery:
+        for at in range(0, 64, 4):
+            nursery.start_soon(
+                far.volume.write, file, at * PAGE, content[at * PAGE : (at + 4) * PAGE]
+            )
+    assert await far.read(file) == content == (far.root / "f").read_bytes()
+    await far.volume.release(file)
+
+
+async def test_cache_none_looks_at_every_read(new_rig: Callable[..., Rig]) -> None:
+    for local in (True, False):
+        rig = new_rig(local=local, mode="none", believe=60)
+        await kept(rig, b"a" * 100)
+        file = await rig.open("f", os.O_RDONLY)
+        (rig.root / "f").write_bytes(b"b" * 100)
+        assert await rig.read(file, 0, 10) == b"b" * 10
+        await rig.volume.release(file)
+
+
+async def test_cache_always_never_looks(new_rig: Callable[..., Rig]) -> None:
+    rig = new_rig(mode="always")
+    await kept(rig, b"a" * 100)
+    (rig.root / "f").write_bytes(b"b" * 100)
+    left_alone(rig.root / "f")
+    assert await rig.keeps("f")
+    assert await rig.read_anew("f") == b"a" * 100
+    file = await rig.open("f")
+    await rig.volume.write(file, 0, b"c" * 50)  # its own changes it knows of
+    assert (await rig.read(file))[:50] == b"c" * 50
+    await rig.volume.release(file)
+
+
+async def test_the_end_is_looked_for_no_more_often_than_it_may_be_believed(
+    new_rig: Callable[..., Rig],
+) -> None:
+    for believe, want in ((60, b"first"), (0, b"first and last")):
+        rig = new_rig(local=False, believe=believe)
+        (rig.root / "f").write_bytes(b"first")
+        file = await rig.open("f", os.O_RDONLY)
+        assert await rig.read(file) == b"first"
+        (rig.root / "f").write_bytes(b"first and last")
+        assert await rig.read(file) == want
+        await rig.volume.release(file)
+
+
+async def test_an_inode_that_is_held_is_found_again(new_rig: Callable[..., Rig]) -> None:
+    rig = new_rig(holds=True)
+    await kept(rig, run(6, 2))
+    nodes = rig.volume.nodes
+    node = await rig.node("f")
+    nodes.forget(node)
+    assert await rig.node("f") is node
+    nodes.forget(node)
+    # Until the descriptors run out.
+    nodes.limit = 0
+    (rig.root / "g").write_bytes(b"")
+    await rig.read_anew("g")
+    assert await rig.node("f") is not node

@@ -1,0 +1,26 @@
+"""The record of what was read."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tmemfs.volumes.trace import Trace
+
+
+def test_a_read_a_line_and_files_by_number(tmp_path: Path) -> None:
+    trace = Trace(str(tmp_path / "t"), 8192)
+    for read in ((1 << 150, 0, 1), (7, 5, 16), (1 << 150, 1, 1)):
+        trace.note(*read)
+    trace.close()
+    lines = (tmp_path / "t").read_text().splitlines()
+    assert lines == ["# tmemfs trace, pages of 8192 bytes", "0 0", "1 5 16", "0 1"]
+
+
+@pytest.mark.expects_log("the trace ends here")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_ends_the_record_and_nothing_else() -> None:
+    trace = Trace("/dev/full", 4096)
+    for index in range(300_000):
+        trace.note(1, index, 1)
+    trace.close()
