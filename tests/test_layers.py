@@ -23,7 +23,7 @@ FLOORS = [
     {"tmem"},
     {"pages"},
     {"config", "loops"},
-    {"errors", "notify", "safety", "units", "system", "syscalls", "__init__"},
+    {"errors", "glossary", "notify", "safety", "units", "system", "syscalls", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -57,6 +57,7 @@ SWAP = CACHE | {
     "mem_used_total": 0,
     "gets": 0,
     "found_gets": 0,
+    "overflow_pages": 5,
 }
 FIGURES: dict[str, Any] = {
     "version": "0.1.0",
@@ -67,6 +68,20 @@ FIGURES: dict[str, Any] = {
     "memory": MEMORY,
     "pools": [CACHE, SWAP],
     "reclaim": {"evicted_pgs": 17, "evict_attempts": 2, "moved_pgs": 1, "cleaned_segments": 0},
+    "cache": {
+        "backing_reads": 21,
+        "backing_read_bytes": 22 << 20,
+        "backing_writes": 23,
+        "backing_write_bytes": 24 << 20,
+        "shared_reads": 25,
+        "readahead_reads": 26,
+        "readahead_pages": 27,
+        "stale_objects": 28,
+        "open_files": 29,
+        "known_inodes": 30,
+        "open_descriptors": 31,
+        "threads_waiting": 32,
+    },
     "failsafe": {"count": 0, "last": None},
     "swaps": [
         {

@@ -164,6 +164,10 @@ def test_every_figure_has_a_column(add_mount: AddMount, capsys: pytest.CaptureFi
     assert [swap[f"overflow-{what}"] for what in ("pages", "reads", "writes", "errors")] == [
         5, 6, 7, 0,
     ]  # fmt: skip
+    assert (cache["backing-reads"], cache["readahead"], cache["stale"], cache["inodes"]) == (
+        21, 27, 28, 30,
+    )  # fmt: skip
+    assert (cache["backing-read"], cache["backing-written"]) == (22 << 20, 24 << 20)
     assert (cache["no-mem-puts"], cache["found-gets"], cache["flush-objs-found"]) == (1000, 875, 2)
     assert (cache["evicted-pgs"], cache["rss"], cache["failsafes"]) == (17, 340 << 20, 0)
     assert (cache["pid"], cache["uptime"], cache["source"]) == (4711, 93784.5, "/srv/slow")
@@ -308,6 +312,14 @@ def test_nonsense_is_named(
     code, err = beside_a_good_one(add_mount, capsys)
     assert code == 32
     assert err.startswith(f"tmemfs: {bad}: .tmemfs/status.json ")
+
+
+def test_an_older_daemon_has_no_figures_of_the_volume(
+    add_mount: AddMount, without_swap: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    del without_swap["cache"]
+    add_mount(figures=without_swap)
+    assert shown(capsys, "-o", "POOL,BACKING-READ,STALE") == ["POOL  BACKING-READ STALE", "cache"]
 
 
 def test_figures_of_the_wrong_type_are_left_empty() -> None:

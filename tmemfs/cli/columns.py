@@ -13,6 +13,7 @@ from typing import Any
 
 from tmemfs.cli.figures import Figures
 from tmemfs.errors import UsageError
+from tmemfs.glossary import FIGURES, Unit
 from tmemfs.units import format_size
 
 Value = str | int | float | None
@@ -106,31 +107,43 @@ def _quotient(over: str, under: str, factor: int) -> Callable[[Row], Value]:
     return value
 
 
-def _columns(section: str, kind: Kind, *rows: tuple[str, ...]) -> list[Column]:
-    """Columns of plain figures: each a key, what it means, and a name where that is not the key."""
+def _texts(section: str, *rows: tuple[str, ...]) -> list[Column]:
+    """Columns of words: each a key, what it means, and a name where that is not the key."""
     return [
-        Column(
-            name[0] if name else key.upper().replace("_", "-"), kind, text, _figure(section, key)
-        )
+        Column(name[0] if name else _name(key), Kind.TEXT, text, _figure(section, key))
         for key, text, *name in rows
     ]
 
 
+def _numbers(part: str, *keys: str, **named: str) -> list[Column]:
+    """Columns of figures of a part of the glossary: keys, and keys with names of their own."""
+    section = "volume" if part == "swap" else part
+    names = {key: _name(key) for key in keys} | named
+    return [
+        Column(
+            name,
+            _KINDS[FIGURES[part, key].unit],
+            FIGURES[part, key].meaning,
+            _figure(section, key),
+        )
+        for key, name in names.items()
+    ]
+
+
+def _name(key: str) -> str:
+    return key.upper().replace("_", "-")
+
+
+_KINDS = {Unit.COUNT: Kind.COUNT, Unit.BYTES: Kind.SIZE, Unit.SECONDS: Kind.SECONDS}
+
 _ALL = (
     Column("MOUNTPOINT", Kind.TEXT, "where it is mounted", lambda row: row.mountpoint),
-    *_columns(
+    *_texts(
         "pool",
-        Kind.TEXT,
         ("name", "'cache', or the name of the swap volume", "POOL"),
         ("kind", "ephemeral: may be dropped; persistent: is kept until it is freed"),
     ),
-    *_columns(
-        "pool",
-        Kind.SIZE,
-        ("orig_data_size", "size of the pool's pages, uncompressed", "DATA"),
-        ("compr_data_size", "size of the pool's pages, compressed", "COMPR"),
-        ("mem_used_total", "memory the pool takes, with what is not yet freed", "TOTAL"),
-    ),
+    *_numbers("pool", orig_data_size="DATA", compr_data_size="COMPR", mem_used_total="TOTAL"),
     Column(
         "RATIO",
         Kind.RATIO,
@@ -143,91 +156,73 @@ _ALL = (
         "share of the gets that found their page: FOUND-GETS/GETS",
         _quotient("found_gets", "gets", 100),
     ),
-    *_columns(
+    *_numbers(
         "memory",
-        Kind.SIZE,
-        ("mem_used_total", "memory that all pools of the mount take", "MEM-USED"),
-        ("mem_limit", "the budget of the mount"),
-        ("mem_used_max", "the most that MEM-USED has been"),
-        ("metadata_bytes", "memory for finding the pages of all pools", "MEM-METADATA"),
-        ("rss_bytes", "resident memory of the daemon", "RSS"),
+        mem_used_total="MEM-USED",
+        mem_limit="MEM-LIMIT",
+        mem_used_max="MEM-USED-MAX",
+        metadata_bytes="MEM-METADATA",
+        rss_bytes="RSS",
     ),
-    *_columns("volume", Kind.TEXT, ("device", "the loop device on a swap volume")),
-    *_columns("volume", Kind.COUNT, ("priority", "of two swaps, the higher is used first", "PRIO")),
-    *_columns(
-        "volume",
-        Kind.SIZE,
-        ("used", "how much the kernel has swapped out to it"),
-        ("size", "how much it can swap out to it"),
-    ),
-    *_columns("volume", Kind.TEXT, ("overflow", "the file for what the budget does not hold")),
-    *_columns(
-        "volume",
+    *_texts("volume", ("device", "the loop device on a swap volume")),
+    Column(
+        "PRIO",
         Kind.COUNT,
-        ("overflow_pages", "pages in the overflow file"),
-        ("overflow_reads", "pages read from it"),
-        ("overflow_writes", "pages written to it"),
-        ("overflow_errors", "times that it failed, or gave back something else"),
+        "of two swaps, the higher is used first",
+        _figure("volume", "priority"),
     ),
-    *_columns(
+    Column(
+        "USED",
+        Kind.SIZE,
+        "how much the kernel has swapped out to it",
+        _figure("volume", "used"),
+    ),
+    *_numbers("swap", "size"),
+    *_texts("volume", ("overflow", "the file for what the budget does not hold")),
+    *_numbers("pool", "overflow_pages"),
+    *_numbers("swap", "overflow_reads", "overflow_writes", "overflow_errors"),
+    *_texts(
         "mount",
-        Kind.TEXT,
         ("discard", "whether what the kernel frees on a swap volume is freed at once"),
         ("lacking", "what the daemon is not permitted to do to be safe", "UNSAFE"),
     ),
-    *_columns(
+    *_numbers("pool", "page_size", metadata_bytes="METADATA"),
+    *_numbers(
         "pool",
-        Kind.SIZE,
-        ("page_size", "size of a page of the pool"),
-        ("metadata_bytes", "memory for finding the pool's pages", "METADATA"),
+        *("pages", "objects", "same_pages", "huge_pages"),
+        *("puts", "good_puts", "no_mem_puts", "bad_puts", "dup_puts_flushed", "dup_puts_replaced"),
+        *("gets", "found_gets", "flushs", "flushs_found", "flush_objs", "flush_objs_found"),
+        "corrupt_pages",
     ),
-    *_columns(
-        "pool",
-        Kind.COUNT,
-        ("pages", "pages in the pool"),
-        ("objects", "files that have pages in the pool"),
-        ("same_pages", "pages of one word repeated, such as zeros; they take no bytes"),
-        ("huge_pages", "pages that do not compress and are kept raw"),
-        ("puts", "pages that were to be stored"),
-        ("good_puts", "pages that were stored"),
-        ("no_mem_puts", "pages refused because the budget was full"),
-        ("bad_puts", "pages refused for any other cause"),
-        ("dup_puts_flushed", "refused pages whose older version was dropped"),
-        ("dup_puts_replaced", "stored pages that replaced an older version"),
-        ("gets", "pages asked for"),
-        ("found_gets", "pages asked for and found"),
-        ("flushs", "pages to be dropped because they changed or went away"),
-        ("flushs_found", "of these, the ones that were there"),
-        ("flush_objs", "files to be dropped whole"),
-        ("flush_objs_found", "of these, the ones that had pages"),
-        ("corrupt_pages", "stored pages that could not be read back"),
-    ),
-    *_columns(
+    *_numbers(
         "reclaim",
-        Kind.COUNT,
-        ("evicted_pgs", "ephemeral pages dropped to make room"),
-        ("evict_attempts", "segments of ephemeral pages that were taken back for it"),
-        ("moved_pgs", "pages in them that were kept because they had been used"),
-        ("pers_ate_eph", "ephemeral pages dropped for persistent ones"),
-        ("cleaned_segments", "segments freed by copying out what lived in them"),
-        ("written_back_pages", "persistent pages moved to an overflow file"),
-        ("pool_limit_hit", "times that no room could be made"),
-        ("put_to_flush", "refused pages that took an older version with them"),
+        *("evicted_pgs", "evict_attempts", "moved_pgs", "pers_ate_eph", "cleaned_segments"),
+        *("written_back_pages", "pool_limit_hit", "put_to_flush"),
     ),
-    *_columns(
+    *_numbers(
+        "cache",
+        "backing_reads",
+        "shared_reads",
+        "readahead_reads",
+        backing_read_bytes="BACKING-READ",
+        backing_writes="BACKING-WRITES",
+        backing_write_bytes="BACKING-WRITTEN",
+        readahead_pages="READAHEAD",
+        stale_objects="STALE",
+        known_inodes="INODES",
+        open_descriptors="DESCRIPTORS",
+        open_files="OPEN-FILES",
+        threads_waiting="THREADS-WAITING",
+    ),
+    *_texts(
         "mount",
-        Kind.TEXT,
         ("source", "the directory that is shown"),
         ("version", "version of the daemon"),
     ),
-    *_columns("mount", Kind.COUNT, ("pid", "process id of the daemon")),
-    *_columns("mount", Kind.SECONDS, ("uptime_seconds", "how long it is mounted", "UPTIME")),
-    *_columns(
-        "failsafe",
-        Kind.COUNT,
-        ("count", "requests that failed by a mistake of the daemon", "FAILSAFES"),
-    ),
-    *_columns("failsafe", Kind.TEXT, ("last", "what the last one was", "LAST-FAILSAFE")),
+    Column("PID", Kind.COUNT, "process id of the daemon", _figure("mount", "pid")),
+    *_numbers("mount", uptime_seconds="UPTIME"),
+    *_numbers("failsafe", count="FAILSAFES"),
+    *_texts("failsafe", ("last", "what the last one was", "LAST-FAILSAFE")),
 )
 
 COLUMNS = {column.name: column for column in _ALL}

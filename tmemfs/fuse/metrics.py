@@ -5,56 +5,64 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# What goes up and down; every other number only counts up.
-_BYTES = frozenset(
-    {
-        "compr_data_size",
-        "mem_limit",
-        "mem_used_max",
-        "mem_used_total",
-        "metadata_bytes",
-        "orig_data_size",
-        "page_size",
-        "rss_bytes",
-        "segment_size",
-        "size",
-    }
-)
-_GAUGES = frozenset({"huge_pages", "objects", "overflow_pages", "pages", "same_pages"})
+from tmemfs.glossary import FIGURES, Figure, Unit
+
+Labels = Mapping[str, str]
+# Names that their part of the status would say twice, or that say too little without it.
+_NAMES = {("failsafe", "count"): "tmemfs_failsafe_requests"}
+_PREFIXES = {"memory": "tmemfs", "mount": "tmemfs"}
 
 
 def render(status: Mapping[str, Any]) -> str:
     """Return *status* (see `tmemfs.fuse.control.Control.status`) in the text format 0.0.4."""
-    series: dict[str, tuple[str, list[str]]] = {}
-
-    def add(prefix: str, figures: Mapping[str, Any], labels: str = "") -> None:
+    about = {name: str(status[name]) for name in ("version", "source", "mountpoint")}
+    lines = _metric("tmemfs_mount_info", "gauge", "what is mounted, and where", [(about, 1)])
+    samples: dict[tuple[str, str], list[tuple[Labels, int | float]]] = {}
+    for section, labels, figures in _parts(status):
         for name, value in figures.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                metric, kind = _name(prefix, name)
-                series.setdefault(metric, (kind, []))[1].append(f"{metric}{labels} {value}")
+            if (section, name) in FIGURES:
+                samples.setdefault((section, name), []).append((labels, value))
+    for (section, name), values in samples.items():
+        figure = FIGURES[section, name]
+        kind = "counter" if figure.counter else "gauge"
+        lines += _metric(metric_name(section, name, figure), kind, figure.meaning, values)
+    return "\n".join(lines) + "\n"
 
-    add("tmemfs", status["memory"])
-    add("tmemfs_reclaim", status["reclaim"])
-    add("tmemfs_failsafe", {"count": status["failsafe"]["count"]})
+
+def metric_name(section: str, name: str, figure: Figure) -> str:
+    """What a figure is called: its part and name, then its unit, then ``total`` for a counter."""
+    full = _NAMES.get((section, name), f"{_PREFIXES.get(section, f'tmemfs_{section}')}_{name}")
+    endings = [figure.unit.value] if figure.unit is not Unit.COUNT else []
+    for ending in endings + ["total"] * figure.counter:
+        if not full.endswith(f"_{ending}"):
+            full += f"_{ending}"
+    return full
+
+
+def _parts(status: Mapping[str, Any]) -> Iterator[tuple[str, Labels, Mapping[str, Any]]]:
+    """Yield the parts of the status that hold figures, each with the labels of its samples."""
+    yield "mount", {}, status
+    for section in ("memory", "reclaim", "cache", "failsafe"):
+        yield section, {}, status.get(section, {})
     for pool in status["pools"]:
-        add("tmemfs_pool", pool, f'{{pool="{pool["name"]}",kind="{pool["kind"]}"}}')
+        yield "pool", {"pool": pool["name"], "kind": pool["kind"]}, pool
     for swap in status["swaps"]:
-        # What is outside is a figure of the pool, and there already.
-        figures = {name: value for name, value in swap.items() if name != "overflow_pages"}
-        add("tmemfs_swap", figures, f'{{swap="{swap["name"]}"}}')
-    return "\n".join(_lines(series)) + "\n"
+        yield "swap", {"swap": swap["name"]}, swap
 
 
-def _lines(series: Mapping[str, tuple[str, list[str]]]) -> Iterator[str]:
-    for metric, (kind, samples) in series.items():
-        yield f"# TYPE {metric} {kind}"
-        yield from samples
+def _metric(
+    name: str, kind: str, meaning: str, samples: list[tuple[Labels, int | float]]
+) -> list[str]:
+    head = [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
+    return head + [f"{name}{_labelled(labels)} {value}" for labels, value in samples]
 
 
-def _name(prefix: str, name: str) -> tuple[str, str]:
-    if name in _BYTES:
-        base = name if name.endswith("_bytes") else f"{name}_bytes"
-        return f"{prefix}_{base}", "gauge"
-    if name in _GAUGES:
-        return f"{prefix}_{name}", "gauge"
-    return f"{prefix}_{name}_total", "counter"
+def _labelled(labels: Labels) -> str:
+    pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return f"{{{pairs}}}" if pairs else ""
+
+
+def _escaped(value: str) -> str:
+    # A path may hold bytes that are no UTF-8, for which Prometheus would refuse the whole text.
+    text = value.encode("utf-8", "backslashreplace").decode()
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
