@@ -29,7 +29,7 @@ async def write(control, path: str, text: bytes) -> int:
 def test_what_there_is(handlers) -> None:
     control = handlers.control
     names = [child.name for child in control.list(control.directory.number)]
-    assert names == [b"status.json", b"metrics", b"budget", b"swap"]
+    assert names == [b"status.json", b"metrics", b"drop", b"budget", b"readahead", b"swap"]
     assert [child.name for child in control.list(entry(control, "swap").number)] == [b"swap0"]
     assert control.directory.number == OWN_NUMBERS
     assert control.directory.number in control
@@ -51,6 +51,7 @@ def test_attributes(handlers) -> None:
     for path, mode, size in (
         ("status.json", stat.S_IFREG | 0o444, 0),
         ("budget", stat.S_IFREG | 0o644, 0),
+        ("drop", stat.S_IFREG | 0o200, 0),
         ("swap", stat.S_IFDIR | 0o755, 0),
         ("swap/swap0", stat.S_IFREG | 0o600, 1 << 20),
     ):
@@ -134,6 +135,51 @@ async def test_a_smaller_budget_gives_memory_back(handlers) -> None:
     memory = rig.core.statistics()["memory"]
     assert memory["mem_used_total"] + memory["metadata_bytes"] <= 4 << 20
     assert memory["mem_used_total"] > 0
+
+
+async def test_a_knob_of_the_volume(handlers) -> None:
+    control, knob = handlers.control, handlers.knob
+    assert content(control, "readahead") == b"65536\n"
+    assert await write(control, "readahead", b"1M\n") == 3
+    assert knob.value == 1 << 20
+    assert await write(control, "readahead", b"0\n") == 2
+    assert content(control, "readahead") == b"0\n"
+    for text in (b"2M", b"-1", b"fast", b""):
+        with pytest.raises(OSError, match=r".") as caught:
+            await write(control, "readahead", text)
+        assert caught.value.errno == errno.EINVAL
+    assert knob.value == 0
+
+
+def test_the_status_tells_the_knobs(handlers) -> None:
+    core = handlers.rig.core
+    assert handlers.control.status()["knobs"] == {
+        "budget": {"value": core.budget, "least": core.smallest_budget, "most": core.capacity},
+        "readahead": {"value": 65536, "least": 0, "most": 1 << 20},
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"\n", b"-1", b"1.0", b"0x10", b"1 2 three", b"all 1", b"ALL", b"1_0"),
+        *(b"18446744073709551616", "\u0663".encode(), b"\xff"),
+    ],
+)
+async def test_what_cannot_be_dropped(handlers, text: bytes) -> None:
+    rig = handlers.rig
+    rig.pool.put(1, 0, run(1, 1))
+    with pytest.raises(OSError, match="Invalid argument"):
+        await write(handlers.control, "drop", text)
+    assert rig.pages() == 1
+
+
+async def test_numbers_that_nobody_knows_are_nothing_to_drop(handlers) -> None:
+    handlers.rig.pool.put(1, 0, run(1, 1))
+    largest = b"18446744073709551615"
+    assert await write(handlers.control, "drop", b"4711\n" + largest + b"\n") == 26
+    assert handlers.rig.pages() == 1
+    assert content(handlers.control, "drop") == b""
 
 
 async def test_figures_cannot_be_written(handlers) -> None:

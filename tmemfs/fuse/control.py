@@ -12,37 +12,21 @@ import json
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
 from tmemfs import safety
-from tmemfs.errors import BudgetError, BudgetInUse, UsageError
+from tmemfs.fuse.controlfiles import Knob, OpenControl, OpenSwap, Text, inode_numbers
+from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.inodes import OWN_NUMBERS
 from tmemfs.fuse.metrics import render
 from tmemfs.tmem import Core
-from tmemfs.units import parse_size
 from tmemfs.volumes.swaps import Swaps
-from tmemfs.volumes.writebehind import WriteBehind
 
 NAME = b".tmemfs"
-
-
-class OpenControl(Protocol):
-    """What reads and writes of an open control file go to."""
-
-    def read(
-        self, offset: int, size: int
-    ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
-        """Return up to *size* bytes at *offset*, or a coroutine that does."""
-
-    def write(self, offset: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
-        """Write all of *buf*, or return a coroutine that does."""
-
-    async def fallocate(self, mode: int, offset: int, length: int) -> None:
-        """Do what fallocate(2) does to *length* bytes at *offset*."""
 
 
 @dataclass(slots=True)
@@ -57,41 +41,15 @@ class Entry:
     children: list[Entry] = field(default_factory=list)
 
 
-class Snapshot:
-    """A text as it was at the open, and what writing another one does, if anything."""
-
-    def __init__(self, text: str, setter: Callable[[str], Awaitable[None]] | None = None) -> None:
-        self._data = text.encode()
-        self._setter = setter
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._data[offset : offset + size]
-
-    async def write(self, offset: int, buf: bytes) -> int:
-        if self._setter is None:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        await self._setter(buf.decode("utf-8", "replace").strip())
-        return len(buf)
-
-    async def fallocate(self, mode: int, offset: int, length: int) -> None:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-
-
-class OpenSwap:
-    """A swap volume, as opened."""
-
-    def __init__(self, volume: WriteBehind) -> None:
-        self.read = volume.read
-        self.write = volume.write
-        self.fallocate = volume.fallocate
-
-
 class Control:
-    """What is below ``.tmemfs``: *core*'s figures and budget, and *swaps* by name.
+    """What is below ``.tmemfs``: *core*'s figures and budget, other *knobs*, and *swaps* by name.
 
     *about* is what else the status tells: version, pid, source, mountpoint; *extra* is asked for
     what it has to say each time.
     """
+
+    dropper: Dropper
+    """who drops what is asked for in ``drop``; to be set before that is written"""
 
     def __init__(
         self,
@@ -99,6 +57,7 @@ class Control:
         swaps: Swaps,
         about: dict[str, Any],
         extra: Callable[[], dict[str, Any]],
+        knobs: Sequence[Knob] = (),
     ) -> None:
         self._core = core
         self._swaps = swaps
@@ -108,11 +67,15 @@ class Control:
         self._started = time.time_ns()
         self._entries: dict[int, Entry] = {}
         self.directory = self._add(NAME, stat.S_IFDIR | 0o755)
-        self._add_file(b"status.json", 0o444, lambda: Snapshot(self._status_text()))
-        self._add_file(b"metrics", 0o444, lambda: Snapshot(render(self.status())))
-        self._add_file(
-            b"budget", 0o644, lambda: Snapshot(f"{self._core.budget}\n", self._set_budget)
+        self._add_file(b"status.json", 0o444, lambda: Text(self._status_text()))
+        self._add_file(b"metrics", 0o444, lambda: Text(render(self.status())))
+        self._add_file(b"drop", 0o200, lambda: Text("", self._drop))
+        budget = Knob(
+            "budget", lambda: core.budget, self._set_budget, core.smallest_budget, core.capacity
         )
+        self._knobs = (budget, *knobs)
+        for knob in self._knobs:
+            self._add_file(os.fsencode(knob.name), 0o644, knob.open)
         swap = self._add(b"swap", stat.S_IFDIR | 0o755, self.directory)
         for front in swaps.volumes:
             entry = self._add(os.fsencode(front.volume.name), stat.S_IFREG | 0o600, swap)
@@ -176,26 +139,34 @@ class Control:
         figures = self._core.statistics()
         figures["memory"]["rss_bytes"] = _resident()
         uptime = round(time.monotonic() - self._since, 3)
-        swaps = self._swaps.statistics()
-        return {**self._about, "uptime_seconds": uptime, **figures, "swaps": swaps, **self._extra()}
+        return {
+            **self._about,
+            "uptime_seconds": uptime,
+            **figures,
+            "swaps": self._swaps.statistics(),
+            "knobs": {knob.name: knob.as_dict() for knob in self._knobs},
+            **self._extra(),
+        }
 
     def _status_text(self) -> str:
         return json.dumps(self.status(), indent=2) + "\n"
 
-    async def _set_budget(self, text: str) -> None:
+    async def _set_budget(self, size: int) -> None:
         self._swaps.settle()
-        try:
-            self._core.begin_budget(parse_size(text))
-        except BudgetInUse as error:
-            raise OSError(errno.EBUSY, str(error)) from error
-        except (UsageError, BudgetError) as error:
-            raise OSError(errno.EINVAL, str(error)) from error
+        self._core.begin_budget(size)
         while self._core.shrink():
             # A large step down is made in slices, so that nobody else waits for it.
             await trio.lowlevel.checkpoint()
         await self._swaps.fit()
         for _ in safety.touching(self._core.warm_up):
             await trio.lowlevel.checkpoint()
+
+    async def _drop(self, text: str) -> None:
+        numbers = inode_numbers(text)
+        if numbers is None:
+            await self.dropper.drop_all()
+        else:
+            await self.dropper.drop(numbers)
 
     def _add(self, name: bytes, mode: int, parent: Entry | None = None) -> Entry:
         entry = Entry(OWN_NUMBERS + len(self._entries), name, mode)

@@ -37,6 +37,10 @@ class InodeTable:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return node
 
+    def numbers(self) -> list[int]:
+        """Return every number that the kernel may use."""
+        return list(self._known)
+
     def number(self, node: Node) -> int:
         """Return the number of *node*, which is the same whenever it is asked for."""
         if node is self._nodes.root:

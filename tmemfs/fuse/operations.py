@@ -17,7 +17,9 @@ import pyfuse3
 
 from tmemfs.fuse import control
 from tmemfs.fuse.attributes import Timeouts, attributes, statvfs
-from tmemfs.fuse.control import Control, Entry, OpenControl
+from tmemfs.fuse.control import Control, Entry
+from tmemfs.fuse.controlfiles import OpenControl
+from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.failsafe import Failsafe, handler
 from tmemfs.fuse.inodes import InodeTable
 from tmemfs.volumes.cache import CacheVolume
@@ -67,6 +69,7 @@ class Operations(pyfuse3.Operations):
         self._control = machine_room
         self._timeouts = timeouts
         self._inodes = InodeTable(volume.nodes)
+        machine_room.dropper = Dropper(self._inodes, volume)
         self._files: dict[int, OpenFile] = {}
         self._controls: dict[int, OpenControl] = {}
         self._directories: dict[int, Directory] = {}

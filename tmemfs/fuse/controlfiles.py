@@ -1,0 +1,108 @@
+"""What the files below ``.tmemfs`` are once they are open: texts, knobs and swap volumes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tmemfs.errors import BudgetError, BudgetInUse, UsageError
+from tmemfs.units import parse_size
+from tmemfs.volumes.writebehind import WriteBehind
+
+_ALL = "all"
+_LARGEST_NUMBER = (1 << 64) - 1
+
+
+class OpenControl(Protocol):
+    """What reads and writes of an open control file go to."""
+
+    def read(
+        self, offset: int, size: int
+    ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
+        """Return up to *size* bytes at *offset*, or a coroutine that does."""
+
+    def write(self, offset: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
+        """Write all of *buf*, or return a coroutine that does."""
+
+    async def fallocate(self, mode: int, offset: int, length: int) -> None:
+        """Do what fallocate(2) does to *length* bytes at *offset*."""
+
+
+class Text:
+    """A text as it was at the open, and what each write is given to, if anything."""
+
+    def __init__(self, text: str, order: Callable[[str], Awaitable[None]] | None = None) -> None:
+        self._data = text.encode()
+        self._order = order
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+    async def write(self, offset: int, buf: bytes) -> int:
+        if self._order is None:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        await self._order(buf.decode("utf-8", "replace").strip())
+        return len(buf)
+
+    async def fallocate(self, mode: int, offset: int, length: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A size that can be changed while in use, from *least* to *most* bytes.
+
+    Read in plain numbers, and written as people write sizes.
+    """
+
+    name: str
+    get: Callable[[], int]
+    set: Callable[[int], Awaitable[None] | None]
+    least: int
+    most: int
+
+    def open(self) -> Text:
+        """What its file is as opened."""
+        return Text(f"{self.get()}\n", self.turn)
+
+    async def turn(self, text: str) -> None:
+        """Set it to what *text* means. Raises EINVAL where that cannot be, EBUSY where not now."""
+        try:
+            size = parse_size(text)
+            if not self.least <= size <= self.most:
+                raise OSError(errno.EINVAL, f"{self.name} is not from {self.least} to {self.most}")
+            done = self.set(size)
+            if done is not None:
+                await done
+        except BudgetInUse as error:
+            raise OSError(errno.EBUSY, str(error)) from error
+        except (UsageError, BudgetError) as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+
+    def as_dict(self) -> dict[str, int]:
+        """What the status says of it."""
+        return {"value": self.get(), "least": self.least, "most": self.most}
+
+
+def inode_numbers(text: str) -> list[int] | None:
+    """The numbers in *text*, one a line; None for the word ``all``. EINVAL for anything else."""
+    words = text.split()
+    if words == [_ALL]:
+        return None
+    # By letters of ASCII only: int() takes others, too, and underscores.
+    numbers = [int(word) for word in words if word.isascii() and word.isdigit()]
+    if not words or len(numbers) < len(words) or max(numbers) > _LARGEST_NUMBER:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return numbers
+
+
+class OpenSwap:
+    """A swap volume, as opened."""
+
+    def __init__(self, volume: WriteBehind) -> None:
+        self.read = volume.read
+        self.write = volume.write
+        self.fallocate = volume.fallocate
