@@ -12,6 +12,7 @@ from tmemfs.system import Mount
 
 Figures = dict[str, Any]
 
+CONTROL = ".tmemfs"
 STATUS_FILE = ".tmemfs/status.json"
 VOLUMES = ".tmemfs/swap"
 
@@ -51,6 +52,29 @@ def read_figures(mount: Mount) -> Figures:
     if not isinstance(figures, dict):
         raise MountFailure(f"{where}: {STATUS_FILE} holds no object")
     return figures
+
+
+def control_file(mount: Mount, name: str) -> str:
+    """The path of a knob, or of another control file."""
+    return os.path.join(mount.mountpoint, CONTROL, name)
+
+
+def write_control(mount: Mount, name: str, text: str) -> None:
+    """Write a line to a control file; the OSError of a refusal names the file."""
+    path = control_file(mount, name)
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, f"{text}\n".encode())
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, path) from exc
+    finally:
+        os.close(fd)
+
+
+def kept_bytes(figures: Figures) -> int:
+    """How much of its source a mount keeps: the pages of files, uncompressed."""
+    pools = figures.get("pools") or []
+    return sum(pool["orig_data_size"] for pool in pools if pool["kind"] == "ephemeral")
 
 
 def volumes_of(figures: Figures) -> dict[str, Figures]:

@@ -23,6 +23,10 @@ COMMANDS = {
     "swapoff": "take such swap out of use, and undo all that it took",
     "check": "say what this machine has, and lacks, for swap volumes",
     "status": "show what is kept, how well it compresses and how often it is found",
+    "top": "show that, and what goes on, again and again",
+    "set": "change the budget, and what else can be changed while in use",
+    "warm": "read files into memory before they are needed",
+    "drop": "forget what is kept of files",
 }
 
 
