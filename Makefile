@@ -4,7 +4,7 @@
 #   make test [ARGS='-k swap -x']                 the tests; as root, those with real mounts too
 #   make lint                                     ruff and mypy
 #   make benchmark [ARGS='--quick']               the figures of the README, beside their peers
-#                                                 (installs nbdkit and matplotlib as well)
+#                                                 (installs these and matplotlib as well)
 
 SOURCE ?=
 BUDGET ?=

@@ -17,7 +17,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -97,30 +97,44 @@ def canonical_path(path: str) -> str:
     return candidate if mount_at(candidate) else os.path.realpath(candidate)
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """What `call()` returns or raises, or TimeoutError when it is not back in time.
+class Call(Generic[T]):
+    """A call under way in a thread of its own, which does not keep the process alive.
 
-    A call that is late is left behind in its thread: a system call that waits for a filesystem
-    cannot be taken back. The thread does not keep the process alive.
+    A system call that waits for a filesystem cannot be taken back, but need not be waited for.
     """
-    outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
-    def run() -> None:
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]]
+        self._outcome = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._thread.start()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it may still be waited for."""
+        return self._thread.is_alive()
+
+    def result(self, seconds: float) -> T:
+        """What it returns or raises, once; TimeoutError when it is not back in time."""
         try:
-            outcome.put((call(), None))
-        except BaseException as exc:  # handed to the caller, whatever it is
-            outcome.put((None, exc))
+            result, error = self._outcome.get(timeout=seconds)
+        except queue.Empty:
+            raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} seconds") from None
+        self._thread.join()  # who forks afterwards does so with one thread
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # None only where T allows it
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        result, error = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} seconds") from None
-    thread.join()  # who forks afterwards does so with one thread
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]  # None only where T allows it
+    def _run(self, call: Callable[[], T]) -> None:
+        try:
+            self._outcome.put((call(), None))
+        except BaseException as exc:  # handed to the caller, whatever it is
+            self._outcome.put((None, exc))
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call()` returns or raises, or TimeoutError when it is not back in time."""
+    return Call(call).result(seconds)
 
 
 def probe(mountpoint: str) -> MountState:

@@ -27,6 +27,7 @@ class Kind(enum.Enum):
     COUNT = "count"
     RATIO = "ratio"
     PERCENT = "percent"
+    RATE = "rate"
     SECONDS = "seconds"
 
 
@@ -69,6 +70,8 @@ class Column:
                 return f"{value:.2f}"
             case Kind.PERCENT:
                 return f"{value:.1f}%"
+            case Kind.RATE:
+                return f"{value:.1f}" if 0 < value < 10 else f"{value:.0f}"
             case Kind.SECONDS:
                 return _elapsed(int(value))
         return str(value)
@@ -81,7 +84,7 @@ def _elapsed(seconds: int) -> str:
     return f"{days}-{clock}" if days else clock
 
 
-def _figure(section: str, key: str) -> Callable[[Row], Value]:
+def figure_of(section: str, key: str) -> Callable[[Row], Value]:
     """What finds a plain figure; a figure of the wrong type is none."""
 
     def value(row: Row) -> Value:
@@ -99,7 +102,7 @@ def _quotient(over: str, under: str, factor: int) -> Callable[[Row], Value]:
     """What divides one figure of the pool by another; nothing by zero."""
 
     def value(row: Row) -> Value:
-        a, b = (_figure("pool", key)(row) for key in (over, under))
+        a, b = (figure_of("pool", key)(row) for key in (over, under))
         if isinstance(a, str) or isinstance(b, str) or a is None or not b:
             return None
         return round(factor * a / b, 2)
@@ -110,7 +113,7 @@ def _quotient(over: str, under: str, factor: int) -> Callable[[Row], Value]:
 def _texts(section: str, *rows: tuple[str, ...]) -> list[Column]:
     """Columns of words: each a key, what it means, and a name where that is not the key."""
     return [
-        Column(name[0] if name else _name(key), Kind.TEXT, text, _figure(section, key))
+        Column(name[0] if name else _name(key), Kind.TEXT, text, figure_of(section, key))
         for key, text, *name in rows
     ]
 
@@ -124,7 +127,7 @@ def _numbers(part: str, *keys: str, **named: str) -> list[Column]:
             name,
             _KINDS[FIGURES[part, key].unit],
             FIGURES[part, key].meaning,
-            _figure(section, key),
+            figure_of(section, key),
         )
         for key, name in names.items()
     ]
@@ -169,13 +172,13 @@ _ALL = (
         "PRIO",
         Kind.COUNT,
         "of two swaps, the higher is used first",
-        _figure("volume", "priority"),
+        figure_of("volume", "priority"),
     ),
     Column(
         "USED",
         Kind.SIZE,
         "how much the kernel has swapped out to it",
-        _figure("volume", "used"),
+        figure_of("volume", "used"),
     ),
     *_numbers("swap", "size"),
     *_texts("volume", ("overflow", "the file for what the budget does not hold")),
@@ -219,7 +222,7 @@ _ALL = (
         ("source", "the directory that is shown"),
         ("version", "version of the daemon"),
     ),
-    Column("PID", Kind.COUNT, "process id of the daemon", _figure("mount", "pid")),
+    Column("PID", Kind.COUNT, "process id of the daemon", figure_of("mount", "pid")),
     *_numbers("mount", uptime_seconds="UPTIME"),
     *_numbers("failsafe", count="FAILSAFES"),
     *_texts("failsafe", ("last", "what the last one was", "LAST-FAILSAFE")),

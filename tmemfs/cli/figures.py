@@ -17,6 +17,13 @@ STATUS_FILE = ".tmemfs/status.json"
 VOLUMES = ".tmemfs/swap"
 
 
+def visible_mounts() -> list[Mount]:
+    """The mounts of tmemfs that a path leads to: what is below another mount cannot be asked."""
+    places = dict.fromkeys(mount.mountpoint for mount in system.tmemfs_mounts())
+    tops = [system.mount_at(place) for place in places]
+    return [top for top in tops if top is not None and top.fstype == system.FSTYPE]
+
+
 def find_mount(mountpoint: str) -> Mount:
     """The tmemfs mount at a canonical path. Raises MountFailure, saying what is there instead."""
     mount = system.mount_at(mountpoint)
@@ -27,31 +34,48 @@ def find_mount(mountpoint: str) -> Mount:
     return mount
 
 
-def read_figures(mount: Mount) -> Figures:
-    """What the daemon of `mount` says of itself.
+class Question:
+    """The daemon of `mount` asked what it says of itself."""
 
-    Raises MountFailure where the mount is stale, does not answer in time or answers nonsense, and
-    NotPermitted where it belongs to somebody else. Never waits longer than the deadline.
-    """
-    where = mount.mountpoint
-    try:
-        figures = json.loads(system.within(system.ANSWER_SECONDS, lambda: _read(where)))
-    except TimeoutError:
-        raise MountFailure(f"{where}: the daemon does not answer") from None
-    except PermissionError:
-        raise NotPermitted(f"{where}: the mount belongs to another user") from None
-    except OSError as exc:
-        if system.is_gone(exc):
-            raise MountFailure(
-                f"{where}: the mount is stale, its daemon is gone; "
-                f"clear it away with 'tmemfs umount {where}', or mount it again"
-            ) from None
-        raise from_os_error(exc) from exc
-    except ValueError as exc:
-        raise MountFailure(f"{where}: {STATUS_FILE} is not readable as JSON: {exc}") from None
-    if not isinstance(figures, dict):
-        raise MountFailure(f"{where}: {STATUS_FILE} holds no object")
-    return figures
+    def __init__(self, mount: Mount) -> None:
+        self._where = mount.mountpoint
+        self._call = system.Call(lambda: _read(mount.mountpoint))
+
+    @property
+    def under_way(self) -> bool:
+        """Whether an answer may still come."""
+        return self._call.under_way
+
+    def answer(self, seconds: float) -> Figures:
+        """The answer, waited for no longer than so many seconds.
+
+        Raises MountFailure where the mount is stale, does not answer in time or answers nonsense,
+        and NotPermitted where it belongs to somebody else.
+        """
+        where = self._where
+        try:
+            figures = json.loads(self._call.result(seconds))
+        except TimeoutError:
+            raise MountFailure(f"{where}: the daemon does not answer") from None
+        except PermissionError:
+            raise NotPermitted(f"{where}: the mount belongs to another user") from None
+        except OSError as exc:
+            if system.is_gone(exc):
+                raise MountFailure(
+                    f"{where}: the mount is stale, its daemon is gone; "
+                    f"clear it away with 'tmemfs umount {where}', or mount it again"
+                ) from None
+            raise from_os_error(exc) from exc
+        except ValueError as exc:
+            raise MountFailure(f"{where}: {STATUS_FILE} is not readable as JSON: {exc}") from None
+        if not isinstance(figures, dict):
+            raise MountFailure(f"{where}: {STATUS_FILE} holds no object")
+        return figures
+
+
+def read_figures(mount: Mount) -> Figures:
+    """What the daemon of `mount` says of itself; raises as `Question.answer` does."""
+    return Question(mount).answer(system.ANSWER_SECONDS)
 
 
 def control_file(mount: Mount, name: str) -> str:

@@ -14,6 +14,7 @@ from tmemfs.cli.figures import (
     find_mount,
     lacking_steps,
     read_figures,
+    visible_mounts,
     volumes_of,
 )
 from tmemfs.cli.parser import Parser
@@ -79,10 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _mounts(mountpoint: str | None) -> list[Mount]:
     if mountpoint is not None:
         return [find_mount(system.canonical_path(mountpoint))]
-    # A path leads to the topmost mount only; what is below it cannot be asked.
-    places = dict.fromkeys(mount.mountpoint for mount in system.tmemfs_mounts())
-    tops = [system.mount_at(place) for place in places]
-    return [top for top in tops if top is not None and top.fstype == system.FSTYPE]
+    return visible_mounts()
 
 
 def _collect(mounts: list[Mount]) -> tuple[list[Row], list[TmemfsError]]:
