@@ -103,6 +103,13 @@ FIGURES: dict[str, Any] = {
 
 
 @pytest.fixture
+def figures() -> dict[str, Any]:
+    """The figures, to be changed."""
+    found: dict[str, Any] = json.loads(json.dumps(FIGURES))
+    return found
+
+
+@pytest.fixture
 def without_swap() -> dict[str, Any]:
     """The figures of a mount without swap volumes."""
     return FIGURES | {"pools": [CACHE], "swaps": [], "safety": []}
