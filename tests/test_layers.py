@@ -114,8 +114,10 @@ def test_a_command_that_does_not_mount_does_not_load_what_mounts() -> None:
         "import sys, contextlib, io\n"
         "from tmemfs.cli.main import main\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n"
-        "    main(['--version']), main(['status', '--help']), main(['mount', '--help'])\n"
-        "print([name for name in ('pyfuse3', 'trio', 'lz4') if name in sys.modules])\n"
+        "    main(['--version'])\n"
+        "    for command in ('status', 'mount', 'top', 'set', 'warm', 'drop'):\n"
+        "        main([command, '--help'])\n"
+        "print([name for name in ('pyfuse3', 'trio', 'lz4', 'rich') if name in sys.modules])\n"
     )
     root = str(PACKAGE.parent)
     out = subprocess.check_output([sys.executable, "-c", program], cwd=root, text=True)

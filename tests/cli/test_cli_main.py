@@ -191,8 +191,8 @@ def test_a_reader_that_had_enough_is_no_error() -> None:
 def test_reading_figures_loads_no_filesystem() -> None:
     """The command line stays quick, and a fork in it has one thread."""
     program = (
-        "import sys; from tmemfs.cli import mount, status, umount; "
-        "print(sorted({'pyfuse3', 'trio', 'lz4'} & set(sys.modules)))"
+        "import sys; from tmemfs.cli import drop, mount, set, status, top, umount, warm; "
+        "print(sorted({'pyfuse3', 'trio', 'lz4', 'rich'}.intersection(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
