@@ -123,6 +123,20 @@ def test_a_call_that_does_not_return_is_left_behind() -> None:
         release.set()
 
 
+def test_a_call_that_is_late_can_be_waited_for_again() -> None:
+    release = threading.Event()
+    call = system.Call(lambda: release.wait() and 42)
+    try:
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                call.result(0.01)
+            assert call.under_way
+    finally:
+        release.set()
+    assert call.result(60) == 42
+    assert not call.under_way
+
+
 @pytest.mark.parametrize(
     ("code", "state"),
     [

@@ -155,7 +155,9 @@ def _open(path: str) -> tuple[int, bool]:
 
 def _tell_of_eviction(mount: Mount, before: Figures) -> None:
     after = read_figures(mount)
-    evicted = after["reclaim"]["evicted_pgs"] - before["reclaim"]["evicted_pgs"]
-    if evicted:
-        budget, kept = format_size(after["memory"]["mem_limit"]), format_size(kept_bytes(after))
-        print(f"{mount.mountpoint}: full with {budget}: {evicted} pages gave way, {kept} are kept")
+    pages = after["reclaim"]["evicted_pgs"] - before["reclaim"]["evicted_pgs"]
+    if pages:
+        [size] = {pool["page_size"] for pool in after["pools"] if pool["kind"] == "ephemeral"}
+        gone, kept = format_size(pages * size), format_size(kept_bytes(after))
+        budget = format_size(after["memory"]["mem_limit"])
+        print(f"{mount.mountpoint}: full with {budget}: {gone} gave way, {kept} are kept")
