@@ -66,7 +66,7 @@ def test_a_file_is_forgotten_here_and_in_the_kernel(mount: Mounted) -> None:
     read(mount, "file", "other")
     assert read(mount, "file", "other") == 0
     assert pages(mount) == 2 * PAGES
-    assert drop(mount.path / "file") == ("200K dropped\n", "")
+    assert drop(mount.path / "file") == ("1 file dropped, 200K of pages\n", "")
     assert pages(mount) == PAGES
     assert read(mount, "other") == 0
     assert read(mount, "file") >= PAGES
@@ -100,7 +100,7 @@ def test_a_mountpoint_is_everything_but_swap(mount: Mounted) -> None:
     swapped = os.urandom(1 << 20)
     (mount.control / "swap" / "s").write_bytes(swapped)
     read(mount, *names)
-    assert drop(mount.path) == ("600K dropped\n", "")
+    assert drop(mount.path) == ("3 files dropped, 600K of pages\n", "")
     assert pages(mount) == 0
     assert (mount.control / "swap" / "s").read_bytes() == swapped
     assert read(mount, *names) >= 3 * PAGES

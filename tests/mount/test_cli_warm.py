@@ -43,7 +43,7 @@ def test_what_is_warm_is_found(mount: Mounted) -> None:
     (mount.source / "tree" / "link").symlink_to("/etc/passwd")
     os.mkfifo(mount.source / "tree" / "fifo")
     outcome = run(*COMMAND, "warm", mount.path / "tree", mount.path / "file")
-    assert outcome == Outcome(0, "3.1M in 5 files\n", "")
+    assert outcome == Outcome(0, "5 files read, 3.1M\n", "")
     wait_for("all is in the pool", lambda: mount.pool("cache")["pages"] == 384 + 13 + 1 + 1)
     before = mount.pool("cache")
     for name in SIZES:
@@ -58,7 +58,7 @@ def test_what_gave_way_is_told(mount: Mounted) -> None:
     (mount.source / "large").write_bytes(os.urandom(24 << 20))
     outcome = run(*COMMAND, "warm", "--jobs=2", mount.path / "large")
     first, second = outcome.out.splitlines()
-    assert first == "24M in 1 file"
+    assert first == "1 file read, 24M"
     assert second.startswith(f"{mount.path}: full with 16M: ")
     assert second.endswith(" are kept")
     assert run(*COMMAND, "warm", "--quiet", mount.path / "large") == Outcome(0, "", "")
@@ -74,7 +74,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         (source / "secret").chmod(0o600)
         with mounted(source, public / "mount", "--budget=16M") as mount:
             outcome = as_nobody(lambda: main(["warm", str(mount.path)]))
-    assert (outcome.code, outcome.out) == (1, "5B in 1 file\n")
+    assert (outcome.code, outcome.out) == (1, "1 file read, 5B\n")
     assert sorted(outcome.err.splitlines()) == [
         f"tmemfs: {mount.path}/closed: Permission denied",
         f"tmemfs: {mount.path}/secret: Permission denied",
@@ -123,7 +123,7 @@ def test_a_bar_on_a_terminal(mount: Mounted) -> None:
     with on_terminal("warm", mount.path / "file", output=subprocess.PIPE) as (command, terminal):
         shown = terminal.until_closed()
         assert command.stdout is not None
-        assert command.stdout.read() == "3M in 1 file\n"
+        assert command.stdout.read() == "1 file read, 3M\n"
         assert command.wait(SECONDS) == 0
     assert "warming" in shown
     assert "3.0/3.0 MiB" in shown

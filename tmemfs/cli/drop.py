@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Sequence
 
-from tmemfs.cli.figures import kept_bytes, read_figures, write_control
+from tmemfs.cli.figures import count_of_files, kept, read_figures, write_control
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.paths import File, Target, files_below, find_target
 from tmemfs.cli.progress import Progress, progress
@@ -43,7 +43,7 @@ def parser() -> Parser:
 def run(arguments: argparse.Namespace) -> int:
     """Drop; 1 where some file could not be."""
     targets = [find_target(path) for path in arguments.paths]
-    kept = {target.mount: kept_bytes(read_figures(target.mount)) for target in targets}
+    before = {target.mount: kept(read_figures(target.mount)) for target in targets}
     with progress("dropping", sizes=False, quiet=arguments.quiet) as bar:
         for target in targets:
             if target.is_root:
@@ -51,9 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 _drop(target, bar)
     if not arguments.quiet:
-        gone = sum(max(was - kept_bytes(read_figures(mount)), 0) for mount, was in kept.items())
-        print(f"{format_size(gone)} dropped")
+        gone = [_difference(was, kept(read_figures(mount))) for mount, was in before.items()]
+        files, size = (sum(counts) for counts in zip(*gone, strict=True))
+        print(f"{count_of_files(files)} dropped, {format_size(size)} of pages")
     return int(bar.failures > 0)
+
+
+def _difference(before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int]:
+    """What is less now; what others have read meanwhile may make it less than nothing."""
+    return max(before[0] - after[0], 0), max(before[1] - after[1], 0)
 
 
 def _drop(target: Target, bar: Progress) -> None:

@@ -95,10 +95,15 @@ def write_control(mount: Mount, name: str, text: str) -> None:
         os.close(fd)
 
 
-def kept_bytes(figures: Figures) -> int:
-    """How much of its source a mount keeps: the pages of files, uncompressed."""
-    pools = figures.get("pools") or []
-    return sum(pool["orig_data_size"] for pool in pools if pool["kind"] == "ephemeral")
+def kept(figures: Figures) -> tuple[int, int]:
+    """How much of its source a mount keeps: files, and the size of their pages, uncompressed."""
+    pools = [pool for pool in figures.get("pools") or [] if pool["kind"] == "ephemeral"]
+    return sum(pool["objects"] for pool in pools), sum(pool["orig_data_size"] for pool in pools)
+
+
+def count_of_files(count: int) -> str:
+    """`count` files, in words."""
+    return f"{count} file{'' if count == 1 else 's'}"
 
 
 def volumes_of(figures: Figures) -> dict[str, Figures]:

@@ -10,7 +10,7 @@ import queue
 import threading
 from contextlib import suppress
 
-from tmemfs.cli.figures import Figures, kept_bytes, read_figures
+from tmemfs.cli.figures import Figures, count_of_files, kept, read_figures
 from tmemfs.cli.interrupts import undoing
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.paths import File, files_below, find_target
@@ -75,8 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
                 readers.files.put(file)
         readers.finish()
     if not arguments.quiet:
-        plural = "" if readers.count == 1 else "s"
-        print(f"{format_size(readers.bytes)} in {readers.count} file{plural}")
+        print(f"{count_of_files(readers.count)} read, {format_size(readers.bytes)}")
         for mount, figures in before.items():
             _tell_of_eviction(mount, figures)
     return int(bar.failures > 0)
@@ -158,6 +157,6 @@ def _tell_of_eviction(mount: Mount, before: Figures) -> None:
     pages = after["reclaim"]["evicted_pgs"] - before["reclaim"]["evicted_pgs"]
     if pages:
         [size] = {pool["page_size"] for pool in after["pools"] if pool["kind"] == "ephemeral"}
-        gone, kept = format_size(pages * size), format_size(kept_bytes(after))
-        budget = format_size(after["memory"]["mem_limit"])
-        print(f"{mount.mountpoint}: full with {budget}: {gone} gave way, {kept} are kept")
+        budget, gone = format_size(after["memory"]["mem_limit"]), format_size(pages * size)
+        left = format_size(kept(after)[1])
+        print(f"{mount.mountpoint}: full with {budget}: {gone} gave way, {left} are kept")
