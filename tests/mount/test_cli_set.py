@@ -56,6 +56,15 @@ def test_a_budget_that_does_not_hold_what_is_swapped_out(place: Place) -> None:
     assert budget(place) == 16 << 20
 
 
+def test_a_mount_that_is_read_only(place: Place) -> None:
+    place.mount("-o", "ro")
+    line = f"tmemfs: {place.mountpoint}: is mounted read-only, and so is what controls it\n"
+    for command in (["set", place.mountpoint, "budget=48M"], ["drop", place.mountpoint / "file"]):
+        assert place.run(*command, code=32) == Outcome(32, "", line)
+    assert "budget=16M\n" in place.run("set", place.mountpoint).out
+    assert place.run("warm", place.mountpoint).out == "1 file read, 15B\n"
+
+
 def test_others_may_look_and_not_change(tmp_path: Path) -> None:
     with public_directory() as public:
         place = Place(public / "source", public / "mountpoint")

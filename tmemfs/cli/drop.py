@@ -7,7 +7,14 @@ import itertools
 import os
 from collections.abc import Sequence
 
-from tmemfs.cli.figures import count_of_files, kept, read_figures, write_control
+from tmemfs.cli.figures import (
+    count_of_files,
+    kept,
+    read_figures,
+    refuse_read_only,
+    write_control,
+)
+from tmemfs.cli.interrupts import undoing
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.paths import File, Target, files_below, find_target
 from tmemfs.cli.progress import Progress, progress
@@ -24,6 +31,8 @@ exit codes:
   0  all of it is dropped
   1  not permitted, or there were files that could not be looked at, which are named
   2  wrong usage, or a PATH that is on no tmemfs mount
+  8  interrupted
+ 32  the mount is read-only, and so is what controls it
 """
 
 
@@ -43,8 +52,10 @@ def parser() -> Parser:
 def run(arguments: argparse.Namespace) -> int:
     """Drop; 1 where some file could not be."""
     targets = [find_target(path) for path in arguments.paths]
+    for target in targets:
+        refuse_read_only(target.mount)
     before = {target.mount: kept(read_figures(target.mount)) for target in targets}
-    with progress("dropping", sizes=False, quiet=arguments.quiet) as bar:
+    with undoing(), progress("dropping", sizes=False, quiet=arguments.quiet) as bar:
         for target in targets:
             if target.is_root:
                 write_control(target.mount, "drop", "all")

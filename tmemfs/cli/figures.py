@@ -83,6 +83,12 @@ def control_file(mount: Mount, name: str) -> str:
     return os.path.join(mount.mountpoint, CONTROL, name)
 
 
+def refuse_read_only(mount: Mount) -> None:
+    """Raise MountFailure where the kernel lets nobody write to a mount, nor control it."""
+    if "ro" in mount.options | mount.super_options:
+        raise MountFailure(f"{mount.mountpoint}: is mounted read-only, and so is what controls it")
+
+
 def write_control(mount: Mount, name: str, text: str) -> None:
     """Write a line to a control file; the OSError of a refusal names the file."""
     path = control_file(mount, name)

@@ -10,7 +10,13 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from tmemfs import system
-from tmemfs.cli.figures import control_file, find_mount, read_figures, write_control
+from tmemfs.cli.figures import (
+    control_file,
+    find_mount,
+    read_figures,
+    refuse_read_only,
+    write_control,
+)
 from tmemfs.cli.parser import Parser
 from tmemfs.errors import MountFailure, NotPermitted, UsageError
 from tmemfs.system import Mount
@@ -30,7 +36,7 @@ exit codes:
   0  it is changed
   1  not permitted
   2  wrong usage, or a value that cannot be
- 32  it cannot be changed now: the budget does not hold what is swapped out
+ 32  it cannot be changed now: the budget does not hold what is swapped out, or all is read-only
 """
 
 
@@ -59,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{name}={_exactly(knob.value)}")
         return 0
     wanted = _wanted(arguments.settings, knobs)
+    refuse_read_only(mount)
     for name in wanted:
         if not os.access(control_file(mount, name), os.W_OK):
             raise NotPermitted(
@@ -76,7 +83,7 @@ def _knobs(mount: Mount) -> dict[str, Knob]:
     told = read_figures(mount).get("knobs")
     if not isinstance(told, dict) or not told:
         raise MountFailure(f"{mount.mountpoint}: its daemon is too old to be told by 'tmemfs set'")
-    return {name: Knob(**knob) for name, knob in told.items()}
+    return {name: Knob(knob["value"], knob["least"], knob["most"]) for name, knob in told.items()}
 
 
 def _wanted(settings: list[str], knobs: Mapping[str, Knob]) -> dict[str, int]:
