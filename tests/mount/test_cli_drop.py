@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from as_root import as_nobody, public_directory, tmpfs_at
 from command import COMMAND, run
-from mounting import Mounted, mounted
+from mounting import Mounted, mounted, wait_for
 
 from tmemfs.cli.main import main
 
@@ -55,20 +55,22 @@ def pages(mount: Mounted) -> int:
     return int(mount.pool("cache")["pages"])
 
 
+def keep(mount: Mounted, *names: str, count: int) -> None:
+    """Read files, and return when the mount keeps `count` pages, as it will from then on."""
+    read(mount, *names)
+    wait_for("they are kept", lambda: pages(mount) == count)
+
+
 def drop(*paths: object, code: int = 0) -> tuple[str, str]:
     outcome = run(*COMMAND, "drop", *paths, code=code)
     return outcome.out, outcome.err
 
 
 def test_a_file_is_forgotten_here_and_in_the_kernel(mount: Mounted) -> None:
-    assert read(mount, "file", "other") >= 2 * PAGES
-    # So that the kernel, too, believes what it has.
-    read(mount, "file", "other")
-    assert read(mount, "file", "other") == 0
-    assert pages(mount) == 2 * PAGES
+    keep(mount, "file", "other", count=2 * PAGES)
+    wait_for("the kernel believes what it has", lambda: read(mount, "file", "other") == 0)
     assert drop(mount.path / "file") == ("1 file dropped, 200K of pages\n", "")
     assert pages(mount) == PAGES
-    assert read(mount, "other") == 0
     assert read(mount, "file") >= PAGES
 
 
@@ -76,7 +78,7 @@ def test_a_tree_is_forgotten(mount: Mounted) -> None:
     names = ("tree/a", "tree/deep/b", "tree/c")
     (mount.source / "tree" / "link").symlink_to("../other")
     os.link(mount.source / "tree" / "a", mount.source / "tree" / "again")
-    read(mount, *names, "other")
+    keep(mount, *names, "other", count=4 * PAGES)
     drop(mount.path / "tree")
     assert pages(mount) == PAGES, "links are not followed"
     assert read(mount, *names) >= 3 * PAGES
@@ -88,8 +90,7 @@ def test_more_files_than_fit_in_one_go(mount: Mounted) -> None:
     names = [f"many/{n}" for n in range(600)]
     for name in names:
         (mount.source / name).write_bytes(b"x")
-    read(mount, *names)
-    assert pages(mount) == 600
+    keep(mount, *names, count=600)
     drop(mount.path / "many", "--quiet")
     assert pages(mount) == 0
     assert read(mount, *names) >= 600
@@ -99,7 +100,7 @@ def test_a_mountpoint_is_everything_but_swap(mount: Mounted) -> None:
     names = ("file", "other", "tree/a")
     swapped = os.urandom(1 << 20)
     (mount.control / "swap" / "s").write_bytes(swapped)
-    read(mount, *names)
+    keep(mount, *names, count=3 * PAGES)
     assert drop(mount.path) == ("3 files dropped, 600K of pages\n", "")
     assert pages(mount) == 0
     assert (mount.control / "swap" / "s").read_bytes() == swapped
@@ -138,7 +139,7 @@ def test_another_filesystem_below_is_not_entered(mount: Mounted) -> None:
     ],
 )
 def test_what_cannot_be_dropped(mount: Mounted, path: str, says: str) -> None:
-    read(mount, "file")
+    keep(mount, "file", count=PAGES)
     place = mount.path.parent / path
     line = f"tmemfs: {place}: {says.format(source=mount.source)}\n"
     assert drop(mount.path / "file", place, code=2) == ("", line)
@@ -150,7 +151,7 @@ def test_only_who_mounted_it_may(tmp_path: Path) -> None:
         (public / "source").mkdir()
         (public / "source" / "file").write_text("x")
         with mounted(public / "source", public / "mount", "--budget=16M") as mount:
-            (mount.path / "file").read_text()
+            keep(mount, "file", count=1)
             for path in (mount.path, mount.path / "file"):
                 refused = as_nobody(lambda path=path: main(["drop", str(path)]))  # type: ignore[misc]
                 assert refused.code == 1
@@ -161,7 +162,7 @@ def test_only_who_mounted_it_may(tmp_path: Path) -> None:
 def test_the_file_by_itself(mount: Mounted) -> None:
     order = mount.control / "drop"
     assert os.stat(order).st_mode & 0o7777 == 0o200
-    read(mount, "file", "other", "tree/a")
+    keep(mount, "file", "other", "tree/a", count=3 * PAGES)
     for wrong in ("file", "-1", "1.5", "", "all 1"):
         with pytest.raises(OSError, match="Invalid argument") as caught:
             order.write_text(f"{wrong}\n")
