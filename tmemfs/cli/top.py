@@ -93,9 +93,9 @@ class _Looks:
         self._mounts()
 
     def look(self) -> list[Seen]:
-        """What there is to see now; no longer waited for than until the next look."""
+        """What there is to see now."""
         try:
-            return self._watch.look(min(self.delay, system.ANSWER_SECONDS))
+            return self._watch.look()
         except TmemfsError as exc:  # the mount has gone, and may come back
             return [Seen(self._place or "", {}, exc)]
 

@@ -12,6 +12,8 @@ from tmemfs.cli.rates import with_rates
 from tmemfs.errors import MountFailure, TmemfsError
 from tmemfs.system import Mount
 
+_PATIENCE = 2.0  # seconds that a look may be late because of those who do not answer
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -39,18 +41,19 @@ class Watch:
         self._questions: dict[int, Question] = {}
         self._before: dict[int, Figures] = {}
 
-    def look(self, seconds: float) -> list[Seen]:
-        """All of them as they are now; who has not answered after so many seconds does not."""
+    def look(self) -> list[Seen]:
+        """All of them as they are now. Who does not answer is waited for once, not at each look."""
         mounts = self._mounts()
         known = {mount.mount_id for mount in mounts}
         for mine in (self._questions, self._before):
             for gone in mine.keys() - known:
                 del mine[gone]
+        late = set(self._questions)
         for mount in mounts:
-            if mount.mount_id not in self._questions:
+            if mount.mount_id not in late:
                 self._questions[mount.mount_id] = Question(mount)
-        deadline = time.monotonic() + seconds
-        return [self._look_at(mount, deadline) for mount in mounts]
+        deadline = time.monotonic() + _PATIENCE
+        return [self._look_at(m, 0.0 if m.mount_id in late else deadline) for m in mounts]
 
     def _look_at(self, mount: Mount, deadline: float) -> Seen:
         number = mount.mount_id
