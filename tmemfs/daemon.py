@@ -13,11 +13,12 @@ from collections.abc import Callable
 import trio
 
 from tmemfs import __version__, hardening, loops, system
-from tmemfs.config import MountConfig
+from tmemfs.config import LARGEST_READAHEAD, MountConfig
 from tmemfs.errors import MountFailure
 from tmemfs.fuse import fallocate, pyfuse3
 from tmemfs.fuse.attributes import Timeouts
 from tmemfs.fuse.control import Control
+from tmemfs.fuse.controlfiles import Knob
 from tmemfs.fuse.failsafe import Failsafe
 from tmemfs.fuse.operations import Operations
 from tmemfs.notify import notify
@@ -92,6 +93,15 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
             "discard": fallocate.active(),
             "safety": [step.as_dict() for step in steps],
         },
+        [
+            Knob(
+                "readahead",
+                lambda: volume.readahead,
+                lambda size: setattr(volume, "readahead", size),
+                0,
+                LARGEST_READAHEAD,
+            )
+        ],
     )
     operations = Operations(
         volume,

@@ -166,6 +166,21 @@ async def test_cache_always_never_looks(new_rig: Callable[..., Rig]) -> None:
     await rig.volume.release(file)
 
 
+async def test_cache_always_shows_no_byte_that_never_was(new_rig: Callable[..., Rig]) -> None:
+    """A size that has changed is noticed, whoever asks for it."""
+    rig = new_rig(mode="always")
+    await kept(rig, b"old")
+    for is_open in (False, True):
+        file = await rig.open("f", os.O_RDONLY) if is_open else None
+        with open(rig.root / "f", "ab") as behind:
+            behind.write(b" and longer")
+        content = (rig.root / "f").read_bytes()
+        await rig.node("f")  # looks it up
+        assert await rig.read_anew("f") == content
+        if file is not None:
+            await rig.volume.release(file)
+
+
 async def test_the_end_is_looked_for_no_more_often_than_it_may_be_believed(
     new_rig: Callable[..., Rig],
 ) -> None:

@@ -70,10 +70,9 @@ class CacheVolume:
         self.release = self.files.release
         self.mode = mode
         self.writeback = writeback
-        # More would push out what it has just brought where the budget is small.
-        readahead = min(readahead, 4 * pool.arena.segment_size)
-        self.filler = Filler(self.backing, self.files, pool.page_size, readahead)
+        self.filler = Filler(self.backing, self.files, pool.page_size)
         self._pool = pool
+        self.readahead = readahead
         self._page_size = pool.page_size
         self._believe = 0.0 if mode == "none" else believe
         self._trace = trace
@@ -233,6 +232,30 @@ class CacheVolume:
         if file.wrote and not self.backing.local:
             # A network filesystem tells of failed writes when a descriptor is closed.
             await self.backing.wait(file.data.threads, lambda: os.close(os.dup(file.fd)))
+
+    # -- in use ------------------------------------------------------------------------------
+
+    def drop(self, node: Node) -> int:
+        """Forget the pages of a file, open or not; return how many there were."""
+        # Nothing is lost, and none of it was wrong: who reads on reads from the backing file.
+        if node.data is not None:
+            node.data.generation += 1  # nor does anything come that is on its way
+        return self._pool.flush_object(node.object_id)
+
+    def drop_all(self) -> Iterator[int]:
+        """Forget the pages of all files, one after the other; yield how many each had."""
+        for object_id in [owner.id for owner in self._pool.objects]:
+            yield self._pool.flush_object(object_id)
+
+    @property
+    def readahead(self) -> int:
+        """The most bytes that are read ahead of who reads in order; 0 for nothing."""
+        return self.filler.readahead
+
+    @readahead.setter
+    def readahead(self, size: int) -> None:
+        # More would push out what it has just brought where the budget is small.
+        self.filler.readahead = min(size, 4 * self._pool.arena.segment_size)
 
     # -- inside ------------------------------------------------------------------------------
 

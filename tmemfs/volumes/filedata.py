@@ -33,6 +33,7 @@ _SECOND = 1_000_000_000
 
 _U64 = (1 << 64) - 1
 _SET = 1 << 63  # no size has this bit
+_SIZE = _SET - 1
 
 
 class FileData:
@@ -97,7 +98,8 @@ class FileData:
                 self.lose(info)
         else:
             self._adopt(info)
-            kept = not self._checks or self._pool.stamp(self.object_id) == self._stamp
+            noted = self._pool.stamp(self.object_id)
+            kept = noted == self._stamp if self._checks else noted & _SIZE in (0, info.st_size)
             if not kept and self._pool.flush_object(self.object_id):
                 self._counters.stale_objects += 1
         self._fresh = True
@@ -194,7 +196,10 @@ class FileData:
     def notice(self, info: os.stat_result) -> None:
         """Flush the file's pages if *info* shows that somebody else has changed it."""
         self.looked = time.monotonic()
-        if self._checks and stamp(info) != self._stamp and not self.changing:
+        if self.changing:
+            return
+        if stamp(info) != self._stamp if self._checks else info.st_size != self.size:
+            # The size counts always: between an old end and a new one are bytes that never were.
             self.lose(info)
 
     def lose(self, info: os.stat_result) -> None:

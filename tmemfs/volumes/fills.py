@@ -43,12 +43,12 @@ class Fill:
 class Filler:
     """Brings pages of *page_size* bytes from backing files into the pool.
 
-    Each read and each put in the background is a use of one of the open *files*. At most
-    *readahead* bytes are ahead of a reader.
+    Each read and each put in the background is a use of one of the open *files*.
     """
 
-    def __init__(self, backing: Backing, files: OpenFiles, page_size: int, readahead: int) -> None:
-        self.readahead = readahead
+    def __init__(self, backing: Backing, files: OpenFiles, page_size: int) -> None:
+        self.readahead = 0
+        """the most bytes to be ahead of a reader"""
         self._backing = backing
         self._page_size = page_size
         self._files = files
