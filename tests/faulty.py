@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ class FaultyBacking:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.go_on()
-        self.process.stdin.close()  # which ends it in order
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()  # which ends it in order
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -98,6 +99,11 @@ class FaultyBacking:
         """Let it go on."""
         self.process.send_signal(signal.SIGCONT)
 
+    def kill(self) -> None:
+        """End the process as nobody can catch it: who asks the mount is told that it is dead."""
+        self.process.kill()
+        self.process.wait()
+
     def detach(self) -> None:
         """Unmount it lazily, if it still is mounted: who has something open goes on."""
         command = ["umount", "--lazy", self.path]
@@ -125,8 +131,9 @@ def over_faulty(
         try:
             yield backing, mount
         finally:
-            backing.go_on()
-            backing.mend()
+            if backing.process.poll() is None:
+                backing.go_on()
+                backing.mend()
 
 
 @contextmanager
