@@ -86,7 +86,7 @@ def test_200_readers_of_a_file_that_hangs(others: ThreadPoolExecutor, tmp_path: 
         assert mount.status()["cache"]["threads_waiting"] == 0
 
 
-@pytest.mark.parametrize("size", [MIB, 64 * KIB])
+@pytest.mark.parametrize("size", [MIB // 2, 64 * KIB])
 def test_what_many_miss_at_once_is_read_once(
     others: ThreadPoolExecutor, size: int, tmp_path: Path
 ) -> None:
