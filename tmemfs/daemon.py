@@ -42,6 +42,8 @@ _TASKS = 4096
 _IDLE_TASKS = 8
 # A thread only makes system calls; by default each would map 8 MiB.
 _STACK = 512 << 10
+# Seconds for what is under way when a signal ends the mount; writes are awaited for longer.
+_PATIENCE = 5
 # The kernel may read so far ahead on the mount: in one request, the largest there is.
 _KERNEL_READAHEAD = 1 << 20
 
@@ -149,7 +151,7 @@ async def _main(config: MountConfig, swaps: Swaps, on_ready: Callable[[], None])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(swaps.run)
         nursery.start_soon(_announce, config, on_ready)
-        nursery.start_soon(_end_on_signal, config)
+        nursery.start_soon(_end_on_signal, config, nursery)
         await pyfuse3.main(_IDLE_TASKS, _TASKS)
         nursery.cancel_scope.cancel()
 
@@ -165,7 +167,7 @@ async def _announce(config: MountConfig, on_ready: Callable[[], None]) -> None:
     on_ready()
 
 
-async def _end_on_signal(config: MountConfig) -> None:
+async def _end_on_signal(config: MountConfig, nursery: trio.Nursery) -> None:
     # Whoever started us so that a closed terminal does not matter (nohup) is obeyed.
     endings = [number for number in _ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
     with trio.open_signal_receiver(*endings) as signals:
@@ -182,6 +184,14 @@ async def _end_on_signal(config: MountConfig) -> None:
             if config.foreground:
                 notify("STOPPING=1")
             pyfuse3.terminate()
+            nursery.start_soon(_leave, config, nursery)
+
+
+async def _leave(config: MountConfig, nursery: trio.Nursery) -> None:
+    """Leave behind who still waits: the mount must not stay because one file never answers."""
+    await trio.sleep(_PATIENCE)
+    log.warning("%s: a call does not return; ending without it", config.source)
+    nursery.cancel_scope.cancel()
 
 
 def _descriptors() -> int:
