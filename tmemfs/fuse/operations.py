@@ -22,6 +22,7 @@ from tmemfs.fuse.controlfiles import OpenControl
 from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.failsafe import Failsafe, handler
 from tmemfs.fuse.inodes import InodeTable
+from tmemfs.fuse.patience import LastKnown
 from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.openfiles import OpenFile
@@ -74,6 +75,8 @@ class Operations(pyfuse3.Operations):
         self._controls: dict[int, OpenControl] = {}
         self._directories: dict[int, Directory] = {}
         self._next_handle = 1
+        self._root_stat = LastKnown(lambda: self._tree.getattr(volume.nodes.root))
+        self._root_statfs = LastKnown(self._tree.statfs)
 
     # -- names -------------------------------------------------------------------------------
 
@@ -139,6 +142,8 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
         if inode in self._control:
             return self._entry(self._control.entry(inode))
+        if inode == pyfuse3.ROOT_INODE:
+            return self._found(self._volume.nodes.root, await self._root_stat.ask())
         return await self._attributes(self._inodes.node(inode))
 
     @handler
@@ -196,7 +201,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
-        return statvfs(await self._tree.statfs())
+        return statvfs(await self._root_statfs.ask())
 
     # -- files -------------------------------------------------------------------------------
 

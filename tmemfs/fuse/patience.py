@@ -1,0 +1,47 @@
+"""Questions about the root of a mount, which must be answered even if its source does not.
+
+The way to every figure and to every swap volume leads through the root: for each path the kernel
+asks for its attributes again, and whoever wants to know whether the mount lives asks for statfs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import trio
+
+from tmemfs.volumes import background
+
+T = TypeVar("T")
+
+_PATIENCE = 1.0  # seconds
+
+
+class LastKnown(Generic[T]):
+    """The last answer to *question*, for when the next one is late."""
+
+    def __init__(self, question: Callable[[], Awaitable[T]]) -> None:
+        self._question = question
+        self._answer: T | None = None
+        self._late = False
+
+    async def ask(self) -> T:
+        """Return the answer, an older one if it is late. Raises the question's errors."""
+        if not self._late:
+            with trio.move_on_after(_PATIENCE):
+                self._answer = await self._question()
+                return self._answer
+        if self._answer is None:
+            return await self._question()
+        if not self._late:
+            # One more of them waits, not one for each who asks: each takes a thread.
+            self._late = True
+            background.start(self._await_answer)
+        return self._answer
+
+    async def _await_answer(self) -> None:
+        try:
+            self._answer = await self._question()
+        finally:
+            self._late = False
