@@ -4,6 +4,7 @@ import fnmatch
 import os
 import sysconfig
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 LIBRARIES = Path("/usr/lib")
@@ -28,6 +29,11 @@ def corpus(size: int) -> bytes:
     if missing:
         raise OSError(f"{LIBRARIES} and {SOURCES} together are {missing} bytes short of {size}")
     return b"".join(parts)
+
+
+def source_files(count: int) -> list[Path]:
+    """The first *count* Python sources of the standard library: small files."""
+    return list(islice(sorted(SOURCES.rglob("*.py")), count))
 
 
 def _contents(top: Path, pattern: str) -> Iterator[bytes]:

@@ -4,17 +4,16 @@ Large pages compress better and need fewer table rows; a small read of one costs
 random miss brings in more than was asked for.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from benchmarks import servers
-from benchmarks.corpus import SOURCES
+from benchmarks.corpus import SOURCES, source_files
 from benchmarks.fio import Job, seconds_a_read
+from benchmarks.kernel import drop_caches
 from benchmarks.mount import MIB, only_hits
 from benchmarks.rounds import Figure, Rounds
 
@@ -37,7 +36,6 @@ class PageSizes:
         self._source = place / "source"
         self._source.mkdir()
         (self._source / "data").write_bytes(data)
-        os.sync()  # what is dirty would survive the dropping of caches
 
     def warm(self, job: Job, rounds: int, runtime: float) -> list[Figure]:
         """Read the file for *runtime* seconds, all hits; every page size mounted at once."""
@@ -112,8 +110,7 @@ class PageSizes:
 
 
 def _read_sources(mount: Path) -> float:
-    paths = islice(sorted(SOURCES.rglob("*.py")), FILES)
-    files = [mount / path.relative_to(SOURCES) for path in paths]
+    files = [mount / path.relative_to(SOURCES) for path in source_files(FILES)]
     # Finding them has brought their names into the kernel's cache, not those of the mount.
     _drop_caches()
     start = perf_counter()
@@ -125,4 +122,4 @@ def _read_sources(mount: Path) -> float:
 def _drop_caches() -> None:
     # Not permitted to everybody; then "cold" is cold in tmem only, for all page sizes alike.
     with suppress(OSError):
-        Path("/proc/sys/vm/drop_caches").write_text("3")
+        drop_caches()

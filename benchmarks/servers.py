@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,12 @@ from benchmarks.compiler import compile_c
 
 HERE = Path(__file__).parent
 READY_SECONDS = 20.0
+
+
+def lacking(*programs: str) -> str | None:
+    """Which of *programs* cannot be had here; None where all can."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    return f"no {' and no '.join(missing)}" if missing else None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -59,9 +58,8 @@ class Peer:
     file: Path = Path("/dev/fuse")
 
     def lacking(self) -> str | None:
-        missing = [program for program in self.programs if shutil.which(program) is None]
-        missing += [] if self.file.exists() else [str(self.file)]
-        return f"no {' and no '.join(missing)}" if missing else None
+        missing = servers.lacking(*self.programs)
+        return missing or (None if self.file.exists() else f"no {self.file}")
 
 
 @contextmanager
