@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.cache import figures as cache_figures
+from benchmarks.cache import plot as cache_plot
 from benchmarks.core import RUN, core_figures
 from benchmarks.corpus import corpus
 from benchmarks.fio import RANDOM_4K, SEQUENTIAL_1M
 from benchmarks.mount import MIB, mount_figures
 from benchmarks.page_sizes import PageSizes
+from benchmarks.plotting import lacking as plotter_lacking
 from benchmarks.report import Report
-from benchmarks.swap import plot
+from benchmarks.swap import plot as swap_plot
 from benchmarks.swap.capacity import rows as capacity_rows
 from benchmarks.swap.figures import SwapBenchmark, fault_rows, lacking
 from benchmarks.swap.peers import PEERS, TMEMFS
@@ -32,6 +35,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--mount", action="store_true", help="the mount beside null filesystems")
     parser.add_argument("--page-sizes", action="store_true", help="4 to 64 KiB beside the default")
     parser.add_argument("--swap", action="store_true", help="swap beside other swap, as root")
+    parser.add_argument("--cache", action="store_true", help="a slow directory, as root")
     parser.add_argument("--quick", action="store_true", help="few short rounds: does it all run?")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement (25; quick: 3)")
     parser.add_argument(
@@ -42,11 +46,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--peers", nargs="+", choices=PEERS, default=list(PEERS), help="what to swap to"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the figures of swap")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw swap, or the cache")
     options = parser.parse_args(argv)
     if TMEMFS not in options.peers:
         options.peers.insert(0, TMEMFS)
-    if not (options.core or options.mount or options.page_sizes or options.swap):
+    if options.swap and options.cache and options.plot:
+        parser.error("--plot draws one picture: of --swap or of --cache")
+    if not any(getattr(options, section) for section in SECTIONS):
         options.core = options.mount = options.swap = True
     for name, usual, quick in (("rounds", 25, 3), ("runtime", 0.4, 0.2), ("mib", 64, 16)):
         if getattr(options, name) is None:
@@ -61,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if (options.mount or options.page_sizes) and shutil.which("fio") is None:
         sys.exit("benchmarks: fio is missing (apt-get install fio, or run scripts/setup)")
-    if options.plot and (reason := plot.lacking()):
+    if options.plot and (reason := plotter_lacking()):
         sys.exit(f"benchmarks: {reason}")
     data = corpus(options.mib * MIB)
     report = Report(f"{options.mib} MiB of libraries and sources, {options.rounds} rounds")
@@ -129,14 +135,38 @@ def swap(report: Report, options: argparse.Namespace, data: bytes, place: Path) 
     for note in done.notes:
         report.note(note)
     if options.plot:
-        plot.draw(options.plot, title, found, done.capacity)
+        swap_plot.draw(options.plot, title, found, done.capacity)
+
+
+def cache(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:
+    """A slow directory through tmemfs, beside itself and through others."""
+    if reason := cache_figures.lacking():
+        report.note(f"cache: not measured, {reason}")
+        return
+    files = reads = max(32, 2 * options.mib)
+    done = cache_figures.CacheBenchmark(place, data, files, reads)
+    done.measure(max(1, options.rounds // 5))
+    title = f"a slow directory: {options.mib} MiB in one file, {reads} random reads, {files} files"
+    report.show(title, done.figures())
+    times = done.times()
+    report.show_rows("cache", f"{title}, medians", cache_figures.time_rows(times), times, left=3)
+    for note in done.notes:
+        report.note(note)
+    if options.plot:
+        cache_plot.draw(options.plot, title, times)
 
 
 def _reads(options: argparse.Namespace) -> str:
     return f"fio psync, 1 job, {options.runtime:g} s a round"
 
 
-SECTIONS = {"core": core, "mount": mount, "page_sizes": page_sizes, "swap": swap}
+SECTIONS = {
+    "core": core,
+    "mount": mount,
+    "page_sizes": page_sizes,
+    "swap": swap,
+    "cache": cache,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -16,11 +16,14 @@ class Job:
     pattern: str
     block_size: int
     direct: bool = True
+    cached: bool = False
+    """Whether buffered reads are to be of what the kernel has kept."""
 
 
 RANDOM_4K = Job("4 KiB random", "randread", 4 << 10)
 SEQUENTIAL_1M = Job("1 MiB sequential", "read", 1 << 20)
-BUFFERED_4K = Job("4 KiB random, kernel cache", "randread", 4 << 10, direct=False)
+BUFFERED_4K = Job("4 KiB random, kernel cache", "randread", 4 << 10, direct=False, cached=True)
+BUFFERED_1M = Job("1 MiB sequential, read ahead", "read", 1 << 20, direct=False)
 
 
 def seconds_a_read(job: Job, file: Path, *, runtime: float = 0, reads: int = 0) -> float:
@@ -37,8 +40,7 @@ def seconds_a_read(job: Job, file: Path, *, runtime: float = 0, reads: int = 0) 
         f"--rw={job.pattern}",
         f"--bs={job.block_size}",
         f"--direct={int(job.direct)}",
-        # Buffered reads are to be of what the kernel kept.
-        f"--invalidate={int(job.direct)}",
+        f"--invalidate={int(not job.cached)}",
     ]
     if runtime:
         arguments += ["--time_based", f"--runtime={runtime * 1000:.0f}ms"]

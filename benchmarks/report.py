@@ -69,10 +69,10 @@ def figures_table(figures: Iterable[Figure]) -> str:
             (
                 figure.subject,
                 figure.peer,
-                f"{figure.ratio:.2f}",
-                f"{found['ratio_min']:.2f}",
-                f"{found['ratio_max']:.2f}",
-                f"{figure.best:.2f}",
+                _ratio(figure.ratio),
+                _ratio(found["ratio_min"]),
+                _ratio(found["ratio_max"]),
+                _ratio(figure.best),
                 f"{found['seconds'] * 1e6:.1f}",
                 f"{found['peer_seconds'] * 1e6:.1f}",
                 _verdict(figure),
@@ -103,7 +103,11 @@ def _verdict(figure: Figure) -> str:
     if figure.target is None:
         return ""
     met = "met" if figure.ratio <= figure.target else "MISSED"
-    return f"<= {figure.target:.2f} {met}"
+    return f"<= {_ratio(figure.target)} {met}"
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.4f}"
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:

@@ -1,6 +1,5 @@
 """A directory that is slow: one of this machine, through sshfs and a delayed SFTP server."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +42,7 @@ def slow_directory(source: Path, place: Path) -> Iterator[Slow]:
     counts = place / "requests"
     ssh = place / "ssh"
     ssh.write_text(
-        "#!/bin/sh\n"
-        f"exec '{sys.executable}' '{slow_sftp.__file__}' {ROUND_TRIP / 2} '{counts}'\n"
+        f"#!/bin/sh\nexec '{sys.executable}' '{slow_sftp.__file__}' {ROUND_TRIP / 2} '{counts}'\n"
     )
     ssh.chmod(0o755)
     mountpoint = place / "slow"

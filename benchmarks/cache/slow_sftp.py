@@ -24,12 +24,16 @@ SERVERS = [
     Path("/usr/libexec/openssh/sftp-server"),
     Path("/usr/libexec/sftp-server"),
 ]
-REQUESTS = {
-    **{1: "init", 3: "open", 4: "close", 5: "read", 6: "write", 7: "lstat", 8: "fstat"},
-    **{9: "setstat", 10: "fsetstat", 11: "opendir", 12: "readdir", 13: "remove", 14: "mkdir"},
-    **{15: "rmdir", 16: "realpath", 17: "stat", 18: "rename", 19: "readlink", 20: "symlink"},
-    200: "extended",
-}
+REQUESTS = dict(
+    enumerate(
+        (
+            *("init", "version", "open", "close", "read", "write", "lstat", "fstat", "setstat"),
+            *("fsetstat", "opendir", "readdir", "remove", "mkdir", "rmdir", "realpath", "stat"),
+            *("rename", "readlink", "symlink"),
+        ),
+        start=1,
+    )
+) | {200: "extended"}
 """The types of requests, as the protocol numbers them."""
 
 _PIECE = 1 << 20

@@ -143,7 +143,9 @@ def _git(directory: Path, *command: str) -> bytes:
     return _output([*_GIT, *command], directory, _GIT_ENVIRONMENT)
 
 
-def _output(command: list[str], directory: Path, environment: dict[str, str] | None = None) -> bytes:
+def _output(
+    command: list[str], directory: Path, environment: dict[str, str] | None = None
+) -> bytes:
     done = subprocess.run(
         command,
         cwd=directory,
