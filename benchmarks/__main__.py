@@ -143,7 +143,7 @@ def cache(report: Report, options: argparse.Namespace, data: bytes, place: Path)
     if reason := cache_figures.lacking():
         report.note(f"cache: not measured, {reason}")
         return
-    files = reads = max(32, 2 * options.mib)
+    files = reads = max(8, 2 * options.mib)
     done = cache_figures.CacheBenchmark(place, data, files, reads)
     done.measure(max(1, options.rounds // 5))
     title = f"a slow directory: {options.mib} MiB in one file, {reads} random reads, {files} files"
