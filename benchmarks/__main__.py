@@ -10,6 +10,8 @@ from pathlib import Path
 
 from benchmarks.cache import figures as cache_figures
 from benchmarks.cache import plot as cache_plot
+from benchmarks.cache.far import FAR
+from benchmarks.cache.throttled import THROTTLED
 from benchmarks.core import RUN, core_figures
 from benchmarks.corpus import corpus
 from benchmarks.fio import RANDOM_4K, SEQUENTIAL_1M
@@ -25,6 +27,7 @@ from benchmarks.swap.program import PAGE
 from tmemfs.cli.interrupts import Interrupted
 from tmemfs.config import DEFAULT_PAGE_SIZE
 
+SLOW = {"far": FAR, "throttled": THROTTLED}
 PAGE_SIZES = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10]
 
 
@@ -45,6 +48,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument(
         "--peers", nargs="+", choices=PEERS, default=list(PEERS), help="what to swap to"
+    )
+    parser.add_argument(
+        "--slow", choices=SLOW, default="far", help="the slow directory: sshfs, or a slow disk"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw swap, or the cache")
     options = parser.parse_args(argv)
@@ -140,16 +146,18 @@ def swap(report: Report, options: argparse.Namespace, data: bytes, place: Path) 
 
 def cache(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:
     """A slow directory through tmemfs, beside itself and through others."""
-    if reason := cache_figures.lacking():
+    kind = SLOW[options.slow]
+    if reason := cache_figures.lacking(kind):
         report.note(f"cache: not measured, {reason}")
         return
     files = reads = max(8, 2 * options.mib)
-    done = cache_figures.CacheBenchmark(place, data, files, reads)
+    done = cache_figures.CacheBenchmark(kind, place, data, files, reads)
     done.measure(max(1, options.rounds // 5))
     title = f"a slow directory: {options.mib} MiB in one file, {reads} random reads, {files} files"
     report.show(title, done.figures())
     times = done.times()
-    report.show_rows("cache", f"{title}, medians", cache_figures.time_rows(times), times, left=3)
+    rows = cache_figures.time_rows(times, kind.requests)
+    report.show_rows("cache", f"{title}, medians", rows, times, left=3)
     for note in done.notes:
         report.note(note)
     if options.plot:

@@ -2,17 +2,15 @@
 
 import os
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import servers
-from benchmarks.cache import slow
 from benchmarks.cache.layers import BARE, LAYERS, TMEMFS, Layer
+from benchmarks.cache.slow import Kind
 from benchmarks.cache.work import RANDOM, SEQUENTIAL, SMALL_FILES, Work, make_source, works
 from benchmarks.kernel import drop_caches
 from benchmarks.rounds import Figure, turns
@@ -26,39 +24,39 @@ TARGETS = {
 """How much of the bare directory's time tmemfs may take."""
 
 SAYS = (
-    f"The slow directory is sshfs over an SFTP server of this machine, {slow.ROUND_TRIP * 1e3:g} ms"
-    " for a round trip. Before each pass, cold or warm, the kernel's caches are dropped, for all"
-    " layers. For a cold pass both sshfs and the layer on it are new; for the warm one they have"
-    " seen the cold one, sshfs its names and attributes too."
+    "Before each pass, cold or warm, the kernel's caches are dropped, for all layers. For a cold"
+    " pass the layer is new, and so is sshfs below it; for a warm one they have seen the cold one,"
+    " and have of it what they keep themselves (sshfs: names and attributes)."
 )
 
 
-def lacking() -> str | None:
+def lacking(kind: Kind) -> str | None:
     """Why this cannot be measured here at all; None where it can."""
     if os.geteuid() != 0:
         return "needs root, for the kernel's caches are dropped"
-    return slow.lacking() or servers.lacking("git", "tar", "grep")
+    return kind.lacking() or servers.lacking("git", "tar", "grep")
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one run of a work took: seconds for each unit of it, and requests of SFTP."""
+    """What one run of a work took: seconds for each unit of it, and requests to the directory."""
 
     seconds: float
     requests: int
 
 
 class CacheBenchmark:
-    """The works on a slow directory that has *data* and *files* small files.
+    """The works on a directory, slow in the way of *kind*, with *data* and *files* small files.
 
     What they took is in `passes`, by work, layer, and whether cold or warm, round by round; why a
     layer is left out is in `notes`.
     """
 
-    def __init__(self, place: Path, data: bytes, files: int, reads: int) -> None:
+    def __init__(self, kind: Kind, place: Path, data: bytes, files: int, reads: int) -> None:
         """*place* is an empty directory on a disk; *reads* is how many random reads there are."""
         self.passes: dict[tuple[str, str, str], list[Pass]] = {}
-        self.notes = [SAYS]
+        self.notes = [f"{kind.says} {SAYS}"]
+        self._kind = kind
         self._place = place
         self._data = data
         self._files = files
@@ -67,7 +65,9 @@ class CacheBenchmark:
 
     def measure(self, rounds: int) -> None:
         """Do each work through each layer, *rounds* times. Raises OSError at a wrong byte."""
-        with _in_memory(self._place / "far") as source:
+        store = self._place / "store"
+        store.mkdir()
+        with self._kind.store(store) as source:
             make_source(source, self._data, self._files)
             self._works = works(source, self._reads)
             layers = [layer.name for layer in LAYERS.values() if self._can_be_had(layer, source)]
@@ -140,11 +140,12 @@ class CacheBenchmark:
         """The cold pass and then the warm one, through a new layer on a new slow directory."""
         with (
             tempfile.TemporaryDirectory(dir=self._place) as place,
-            slow.slow_directory(source, Path(place)) as directory,
+            self._kind.directory(source, Path(place)) as directory,
             layer.over(directory.path, Path(place)) as mount,
         ):
             for when in PASSES:
                 drop_caches()
+                work.load()
                 before = directory.requests()
                 try:
                     seconds = work.run(mount)
@@ -154,23 +155,12 @@ class CacheBenchmark:
                 yield Pass(seconds / work.count, directory.requests() - before)
 
 
-def time_rows(found: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A table of `CacheBenchmark.times`, milliseconds: one line for each layer."""
-    headings = ("work", "pass", "through", "ms", "min", "max", "of", "SFTP requests")
+def time_rows(found: Sequence[dict[str, Any]], requests: str) -> list[tuple[str, ...]]:
+    """A table of `CacheBenchmark.times`, milliseconds, and of the *requests* that are counted."""
+    headings = ("work", "pass", "through", "ms", "min", "max", "of", requests)
     table: list[tuple[str, ...]] = [headings]
     for row in found:
         times = [f"{row[key] * 1e3:.3f}" for key in ("seconds", "seconds_min", "seconds_max")]
         names = [row[key] for key in ("work", "pass", "layer")]
         table.append((*names, *times, f"a {row['unit']}", f"{row['requests']:.0f}"))
     return table
-
-
-@contextmanager
-def _in_memory(place: Path) -> Iterator[Path]:
-    """A filesystem that has no disk to wait for, and that dropping of caches leaves alone."""
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)

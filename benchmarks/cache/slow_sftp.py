@@ -50,6 +50,7 @@ class Counts:
     """How many requests of each type have passed, in a file that two processes may look at."""
 
     def __init__(self, file: Path) -> None:
+        self.file = file
         with open(file, "a+b") as opened:
             opened.truncate(8 * _KINDS)
             self._numbers = memoryview(mmap.mmap(opened.fileno(), 8 * _KINDS)).cast("Q")

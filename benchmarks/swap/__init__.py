@@ -3,9 +3,3 @@
 `program.c` needs four times the memory that it has and checks every page; it runs on each of
 `peers.py` in turn, in rounds. `capacity.py` tells how much each of them holds in how much memory.
 """
-
-import sys
-from pathlib import Path
-
-# The examples are programs, not a package; their helpers are imported by their plain names.
-sys.path.append(str(Path(__file__).parent.parent.parent / "examples"))
