@@ -45,7 +45,7 @@ def _tmemfs(directory: Path, place: Path) -> AbstractContextManager[Path]:
 def _bindfs(directory: Path, place: Path) -> Iterator[Path]:
     """It keeps nothing: what a second filesystem on top costs by itself."""
     mountpoint = place / "mount"
-    with servers.mounted(["bindfs", "-f", directory, mountpoint], mountpoint):
+    with servers.mounted(["bindfs", "-f", str(directory), str(mountpoint)], mountpoint):
         yield mountpoint
 
 
@@ -54,7 +54,7 @@ def _rclone(directory: Path, place: Path) -> Iterator[Path]:
     """It keeps what it read in files on the disk, and takes names to stay for five minutes."""
     mountpoint = place / "mount"
     options = ["--config=", "--vfs-cache-mode=full", f"--cache-dir={place / 'cache'}"]
-    command = ["rclone", "mount", directory, mountpoint, *options]
+    command = ["rclone", "mount", str(directory), str(mountpoint), *options]
     with servers.mounted(command, mountpoint):
         yield mountpoint
 

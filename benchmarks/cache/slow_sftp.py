@@ -154,7 +154,7 @@ def main(delay: str, counts: str) -> None:
     ours, its = socket.socketpair()
     for end in (ours, its):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
-    with subprocess.Popen([found], stdin=its, stdout=its), ours:
+    with subprocess.Popen([str(found)], stdin=its.fileno(), stdout=its.fileno()), ours:
         its.close()
         there = Way(0, ours.fileno(), float(delay), Reader(Counts(Path(counts))))
         back = Way(ours.fileno(), 1, float(delay), None)

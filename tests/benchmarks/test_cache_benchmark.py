@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import servers
+from benchmarks.__main__ import SLOW
 from benchmarks.cache.far import FAR, ROUND_TRIP
 from benchmarks.cache.figures import PASSES, lacking
 from benchmarks.cache.slow import Slow
@@ -78,11 +79,12 @@ def test_a_work_notices_what_is_wrong(source: Path, name: str) -> None:
 
 
 @pytest.mark.root
-def test_the_whole_of_it(tmp_path: Path) -> None:
-    if reason := lacking(FAR):
+@pytest.mark.parametrize("slow", SLOW)
+def test_the_whole_of_it(slow: str, tmp_path: Path) -> None:
+    if reason := lacking(SLOW[slow]):
         pytest.skip(reason)
     written = tmp_path / "figures.json"
-    options = ["--cache", "--quick", "--mib", "2", "--rounds", "1", "--json", str(written)]
+    options = ["--cache", "--slow", slow, "--mib", "2", "--rounds", "1", "--json", str(written)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *options],
         cwd=ROOT,
@@ -105,4 +107,4 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     assert len(found["figures"]) == len(WORKS) * len(PASSES) * (len(layers) - 1)
     # A cold pass asks the slow directory, whatever it goes through.
     assert all(row["requests"] > 0 for row in found["cache"] if row["pass"] == "cold")
-    assert "/var/tmp" not in Path("/proc/mounts").read_text()
+    assert "/tmemfs-benchmark-" not in Path("/proc/mounts").read_text()
