@@ -150,7 +150,7 @@ def cache(report: Report, options: argparse.Namespace, data: bytes, place: Path)
     if reason := cache_figures.lacking(kind):
         report.note(f"cache: not measured, {reason}")
         return
-    files = reads = max(8, 2 * options.mib)
+    files, reads = max(8, 2 * options.mib), max(16, 4 * options.mib)
     done = cache_figures.CacheBenchmark(kind, place, data, files, reads)
     done.measure(max(1, options.rounds // 5))
     title = f"a slow directory: {options.mib} MiB in one file, {reads} random reads, {files} files"

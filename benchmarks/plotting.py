@@ -54,14 +54,26 @@ def height(count: int) -> float:
 
 
 def bars(
-    axes: Any, values: Mapping[str, Sequence[float]], colour: Mapping[str, str], label: str
+    axes: Any,
+    values: Mapping[str, Sequence[float]],
+    colour: Mapping[str, str],
+    spreads: Mapping[str, Sequence[Sequence[float]]] | None = None,
 ) -> None:
-    """Bars with their numbers, *values* by name, one of each name in each group."""
+    """Bars with their numbers, *values* by name, one of each name in each group.
+
+    *spreads* tells how far each may be down from there, and up.
+    """
     for number, (name, lengths) in enumerate(values.items()):
-        where = places(number, len(values), len(lengths))
-        thick = height(len(values)) * 0.9
-        drawn = axes.barh(where, lengths, thick, color=colour[name], label=name)
-        axes.bar_label(drawn, fmt=label, padding=2, fontsize=7)
+        drawn = axes.barh(
+            places(number, len(values), len(lengths)),
+            lengths,
+            height(len(values)) * 0.9,
+            color=colour[name],
+            label=name,
+            xerr=spreads and spreads[name],
+            error_kw={"elinewidth": 1},
+        )
+        axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=7)
 
 
 def groups(axes: Any, names: Sequence[str], what: str, least: float) -> None:

@@ -86,7 +86,7 @@ class CacheBenchmark:
                 work.unit,
                 self._seconds(work.name, layer, when),
                 self._seconds(work.name, BARE, when),
-                TARGETS.get((when, work.name)) if layer == TMEMFS else None,
+                self._target(work.name, layer, when),
             )
             for when in PASSES
             for work in self._works
@@ -115,6 +115,10 @@ class CacheBenchmark:
             for layer in LAYERS
             if (seconds := self._seconds(work.name, layer, when))
         ]
+
+    def _target(self, work: str, layer: str, when: str) -> float | None:
+        promised = layer == TMEMFS and self._kind.steady
+        return TARGETS.get((when, work)) if promised else None
 
     def _can_be_had(self, layer: Layer, source: Path) -> bool:
         """Try a layer; leave out the one that cannot be had, but not ours."""

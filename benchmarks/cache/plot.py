@@ -11,20 +11,23 @@ from benchmarks.cache.layers import LAYERS, TMEMFS
 def draw(file: Path, title: str, found: list[dict[str, Any]]) -> None:
     """Draw `CacheBenchmark.times` into *file*, whose suffix says as what."""
     colours = plotting.colours(TMEMFS, list(LAYERS))
-    works = list(dict.fromkeys(row["work"] for row in found))
-    layers = list(dict.fromkeys(row["layer"] for row in found))
+    units = {row["work"]: row["unit"] for row in found}
     figure, both = plotting.new(len(PASSES), figsize=(14, 6), sharex=True)
     for axes, when in zip(both, PASSES, strict=True):
-        rows = {(row["layer"], row["work"]): row for row in found if row["pass"] == when}
-        values = {layer: [rows[layer, work]["seconds"] * 1e3 for work in works] for layer in layers}
-        plotting.bars(axes, values, colours, "%.3g")
-        for number, layer in enumerate(layers):
-            places = plotting.places(number, len(layers), len(works))
-            low = [rows[layer, work]["seconds_min"] * 1e3 for work in works]
-            high = [rows[layer, work]["seconds_max"] * 1e3 for work in works]
-            axes.hlines(places, low, high, color="black", linewidth=1)
-        units = {row["work"]: row["unit"] for row in found}
-        names = [f"{work},\na {units[work]}" for work in works]
+        values: dict[str, list[float]] = {}
+        spreads: dict[str, tuple[list[float], list[float]]] = {}
+        for row in found:
+            if row["pass"] != when:
+                continue
+            middle, least, most = (
+                row[key] * 1e3 for key in ("seconds", "seconds_min", "seconds_max")
+            )
+            values.setdefault(row["layer"], []).append(middle)
+            down, up = spreads.setdefault(row["layer"], ([], []))
+            down.append(middle - least)
+            up.append(most - middle)
+        plotting.bars(axes, values, colours, spreads)
+        names = [f"{work},\na {unit}" for work, unit in units.items()]
         plotting.groups(axes, names, "milliseconds", least=0.05)
         axes.set_title(when)
     figure.legend(*both[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)

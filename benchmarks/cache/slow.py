@@ -28,3 +28,5 @@ class Kind:
     lacking: Callable[[], str | None]
     store: Callable[[Path], AbstractContextManager[Path]]
     directory: Callable[[Path, Path], AbstractContextManager[Slow]]
+    steady: bool = True
+    """Whether every request takes as long, so that a promise can be held against the figures."""

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 SERVERS = [
@@ -158,7 +159,8 @@ def main(delay: str, counts: str) -> None:
         its.close()
         there = Way(0, ours.fileno(), float(delay), Reader(Counts(Path(counts))))
         back = Way(ours.fileno(), 1, float(delay), None)
-        relay([there, back])
+        with suppress(ConnectionError):  # one of them has gone
+            relay([there, back])
 
 
 if __name__ == "__main__":

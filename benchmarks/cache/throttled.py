@@ -1,4 +1,8 @@
-"""A directory on a disk that is slow: a loop device, throttled by the block I/O controller."""
+"""A directory on a disk that is slow: a loop device, throttled by the block I/O controller.
+
+The limit is one of the average: after a pause, tens of reads may pass at once. So this shows
+another kind of slowness, and is too rough to hold promises against it.
+"""
 
 import os
 import time
@@ -99,9 +103,11 @@ def _directory(store: Path, _: Path) -> Iterator[Slow]:
 
 
 THROTTLED = Kind(
-    f"The slow directory is ext4 on a loop device, throttled to {READS_A_SECOND} reads a second.",
+    f"The slow directory is ext4 on a loop device, throttled to {READS_A_SECOND} reads a second"
+    " on average: tens of them may pass at once after a pause.",
     "reads of the disk",
     _lacking,
     _throttled_disk,
     _directory,
+    steady=False,
 )

@@ -20,9 +20,7 @@ def draw(file: Path, title: str, found: list[dict[str, Any]], capacity: Sequence
         rows = {row["step"]: row for row in found if row["device"] == name}
         return [rows[step][key] * 1e6 for step in STEPS]
 
-    plotting.bars(
-        times, {name: microseconds(name, "seconds_a_page") for name in names}, colours, "%.3g"
-    )
+    plotting.bars(times, {name: microseconds(name, "seconds_a_page") for name in names}, colours)
     for number, name in enumerate(names):
         places = plotting.places(number, len(names), len(STEPS))
         colour = colours[name]
