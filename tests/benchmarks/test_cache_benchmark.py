@@ -1,6 +1,7 @@
 """The benchmark of slow directories: they are slow, and a wrong byte is noticed."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loop_swap import loop_devices
+from mounting import drop_kernel_caches
 
 from benchmarks import servers
-from benchmarks.__main__ import SLOW
 from benchmarks.cache.far import FAR, ROUND_TRIP
 from benchmarks.cache.figures import PASSES, lacking
 from benchmarks.cache.slow import Slow
 from benchmarks.cache.slow_sftp import Counts, Reader
+from benchmarks.cache.throttled import THROTTLED
 from benchmarks.cache.work import GIT, GREP, RANDOM, SEQUENTIAL, TAR, make_source, works
 
 ROOT = Path(__file__).parent.parent.parent
@@ -79,12 +82,31 @@ def test_a_work_notices_what_is_wrong(source: Path, name: str) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("slow", SLOW)
-def test_the_whole_of_it(slow: str, tmp_path: Path) -> None:
-    if reason := lacking(SLOW[slow]):
+def test_the_throttled_disk_is_read_and_put_away(tmp_path: Path) -> None:
+    if reason := THROTTLED.lacking():
+        pytest.skip(reason)
+    own_groups = Path("/proc/self/cgroup")
+    groups = own_groups.read_text()
+    with THROTTLED.store(tmp_path) as disk:
+        assert own_groups.read_text() != groups
+        content = os.urandom(MIB)
+        (disk / "data").write_bytes(content)
+        drop_kernel_caches()
+        with THROTTLED.directory(disk, tmp_path) as slow:
+            before = slow.requests()
+            assert (slow.path / "data").read_bytes() == content
+            assert slow.requests() > before
+    assert own_groups.read_text() == groups
+    assert loop_devices(tmp_path) == []
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+
+
+@pytest.mark.root
+def test_the_whole_of_it(tmp_path: Path) -> None:
+    if reason := lacking(FAR):
         pytest.skip(reason)
     written = tmp_path / "figures.json"
-    options = ["--cache", "--slow", slow, "--mib", "2", "--rounds", "1", "--json", str(written)]
+    options = ["--cache", "--mib", "2", "--rounds", "1", "--json", str(written)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *options],
         cwd=ROOT,
