@@ -1,5 +1,6 @@
 """What is opened when, what is believed, and attributes that come late."""
 
+import errno
 import os
 from collections.abc import Callable
 
@@ -32,9 +33,38 @@ async def test_a_warm_open_opens_nothing(far: Rig, monkeypatch: pytest.MonkeyPat
         raise AssertionError("opened")
 
     with monkeypatch.context() as patch:
-        patch.setattr(openfiles, "open_and_look", refuse)
+        patch.setattr(openfiles, "_open_and_read", refuse)
         assert await far.read_anew("f") == content
     assert far.volume.statistics()["backing_reads"] == 1
+
+
+async def test_a_small_file_is_read_as_soon_as_it_is_opened(far: Rig) -> None:
+    content = run(11, 16)
+    (far.root / "f").write_bytes(content)
+    (far.root / "large").write_bytes(content + b"x")
+    for name, pages in (("large", 0), ("f", 16)):
+        file = await far.open(name, os.O_RDONLY)
+        assert far.pages() == pages
+        await far.volume.release(file)
+    assert await far.read_anew("f") == content
+    assert far.volume.statistics()["backing_reads"] == 1
+
+
+async def test_a_file_that_cannot_be_read_can_be_opened(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (far.root / "f").write_bytes(run(12, 2))
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tmemfs.volumes.backing._read_all", fail)
+        file = await far.open("f", os.O_RDONLY)
+        with pytest.raises(OSError, match="error"):
+            await far.read(file)
+    assert await far.read(file) == run(12, 2)
+    await far.volume.release(file)
 
 
 async def test_it_is_opened_when_something_is_missing(far: Rig) -> None:
@@ -105,7 +135,7 @@ async def test_an_open_looks_again_after_a_write_that_passed_it(
 ) -> None:
     (far.root / "f").write_bytes(b"short")
     writer = await far.open("f")
-    real, hold, reached = openfiles.open_and_look, trio.Event(), trio.Event()
+    real, hold, reached = openfiles._open_and_read, trio.Event(), trio.Event()
 
     def late(*args: object) -> object:
         found = real(*args)  # type: ignore[arg-type]
@@ -121,7 +151,7 @@ async def test_an_open_looks_again_after_a_write_that_passed_it(
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             with monkeypatch.context() as patch:
-                patch.setattr(openfiles, "open_and_look", late)
+                patch.setattr(openfiles, "_open_and_read", late)
                 nursery.start_soon(open_it)
                 await reached.wait()
             await far.volume.write(writer, 0, b"much longer")

@@ -19,8 +19,10 @@ import trio
 T = TypeVar("T")
 Stat = os.stat_result
 
-# Calls to the backing directory under way at once, and those of them that concern one file. Each
-# is a thread; a stuck file takes no more than its own.
+# Calls to the backing directory under way at once, about names and about the bytes of files, and
+# those of the latter that concern one file. Each is a thread; a stuck file takes no more than its
+# own, and names that are stuck leave those alone who read.
+_THREADS_FOR_NAMES = 256
 _THREADS = 512
 _THREADS_OF_A_FILE = 16
 
@@ -70,12 +72,13 @@ class Backing:
         self.changes = 0
         """how many changes we have made; tells whether attributes were asked for before one"""
         self._threads = trio.CapacityLimiter(_THREADS)
+        self._for_names = trio.CapacityLimiter(_THREADS_FOR_NAMES)
         self._cannot_ask: set[int] = set()
 
     @property
     def waiting(self) -> int:
         """How many calls are under way in threads."""
-        return self._threads.borrowed_tokens
+        return self._threads.borrowed_tokens + self._for_names.borrowed_tokens
 
     def limiter(self) -> trio.CapacityLimiter:
         """Return what limits the threads of one file."""
@@ -86,7 +89,7 @@ class Backing:
         if self.local:
             return function(*args)
         return await trio.to_thread.run_sync(
-            function, *args, limiter=self._threads, abandon_on_cancel=True
+            function, *args, limiter=self._for_names, abandon_on_cancel=True
         )
 
     async def wait(
@@ -109,10 +112,14 @@ class Backing:
         """
         block = self._read_now(fd, offset, size) if self.local else None
         if block is None:
-            block = await self.wait(file, _read, fd, offset, size, safe=True)
+            block = await self.wait(file, read_block, fd, offset, size, safe=True)
+        self.count_read(block)
+        return block
+
+    def count_read(self, block: Block) -> None:
+        """Count what was read."""
         self.counters.backing_reads += 1
         self.counters.backing_read_bytes += len(block.data)
-        return block
 
     async def write(
         self, file: trio.CapacityLimiter, fd: int, buf: bytes, offset: int, flags: int
@@ -149,13 +156,8 @@ class Backing:
         return Block(bytes(buffer), os.fstat(fd))
 
 
-def open_and_look(path: str, flags: int) -> tuple[int, Stat]:
-    """Open *path*; return the descriptor and the attributes of the file. Blocks."""
-    fd = os.open(path, flags)
-    return fd, os.fstat(fd)
-
-
-def _read(fd: int, offset: int, size: int) -> Block:
+def read_block(fd: int, offset: int, size: int) -> Block:
+    """Read *size* bytes at *offset*, and let the kernel forget its copy. Blocks."""
     data = _read_all(fd, offset, size)
     _drop(fd, offset, len(data))
     return Block(data, os.fstat(fd))

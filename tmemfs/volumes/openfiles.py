@@ -6,11 +6,12 @@ only when something is missing in the pool: over a network an open takes as long
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from tmemfs.syscalls import fstat_synced
 from tmemfs.tmem import Pool
-from tmemfs.volumes.backing import Backing, open_and_look
+from tmemfs.volumes.backing import Backing, Block, read_block
 from tmemfs.volumes.filedata import FileData
 from tmemfs.volumes.nodes import Node, look_open
 from tmemfs.volumes.readahead import Window
@@ -19,6 +20,11 @@ from tmemfs.volumes.tree import Caller, Stat, Tree, inode_path
 # What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
 # aligned. Not O_APPEND: what a mapping of such a file has changed would be appended, too.
 _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLOCK
+
+
+# A file of so many bytes is read as soon as it is opened where each of the two is a journey over a
+# network, and a thread's work here: hardly anybody opens a small file for anything else.
+_SMALL = 64 << 10
 
 
 class OpenFile:
@@ -71,15 +77,8 @@ class OpenFiles:
         flags = self._access(flags)
         if flags & os.O_ACCMODE == os.O_RDONLY:
             return await self._open_to_read(node, flags)
-        async with self._tree.reach(node) as fd:
-            asked = self._backing.changes
-            opened, info = await self._backing.call(
-                open_and_look, inode_path(fd), flags & _OPEN_FLAGS
-            )
-            while node.changed > asked:
-                asked = self._backing.changes
-                info = await self._backing.call(os.fstat, opened)
-            return self._attach(node, opened, info, flags)
+        opened, block = await self._open(node, flags, 0)
+        return self._attach(node, opened, block.info, flags)
 
     async def create(
         self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
@@ -109,9 +108,7 @@ class OpenFiles:
         """Open the descriptor that all readers share, unless it is open."""
         if data.fd < 0:
             flags = flags & _OPEN_FLAGS & ~os.O_ACCMODE
-            async with self._tree.reach(node) as fd:
-                opened, _ = await self._backing.call(open_and_look, inode_path(fd), flags)
-            _share(data, opened)
+            _share(data, (await self._tree.on(node, _open_and_read, flags, 0))[0])
 
     async def release(self, file: OpenFile) -> None:
         """End one use of an open file; it is closed with the last."""
@@ -137,32 +134,38 @@ class OpenFiles:
             flags ^= os.O_WRONLY | os.O_RDWR
         return flags
 
+    async def _open(self, node: Node, flags: int, wanted: int) -> tuple[int, Block]:
+        asked = self._backing.changes
+        opened, block = await self._tree.on(node, _open_and_read, flags & _OPEN_FLAGS, wanted)
+        while node.changed > asked:
+            asked = self._backing.changes
+            block = Block(b"", await self._backing.call(os.fstat, opened))
+        return opened, block
+
     async def _open_to_read(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
-        known = node.data is not None or self._pool.stamp(node.object_id)
-        async with self._tree.reach(node) as fd:
-            opened, asked = -1, self._backing.changes
-            if known:
-                info = await self._look(fd)
-            else:
-                opened, info = await self._backing.call(
-                    open_and_look, inode_path(fd), flags & _OPEN_FLAGS
-                )
-            while node.changed > asked:
-                asked = self._backing.changes
-                info = await self._look(fd)
-            file, keep = self._attach(node, -1, info, flags)
-        if opened >= 0:
+        if node.data is None and not self._pool.stamp(node.object_id):
+            opened, block = await self._open(node, flags, 0 if self._backing.local else _SMALL)
+            file, keep = self._attach(node, -1, block.info, flags)
             _share(file.data, opened)
-        elif not keep:
+            if block.data:
+                self._backing.count_read(block)
+                if len(block.data) == file.data.size and not file.data.changing:
+                    file.data.put_written(0, block.data, b"", b"")
+            return file, keep
+        async with self._tree.reach(node) as fd:
+            while True:
+                asked = self._backing.changes
+                info = await self._backing.call(fstat_synced if self._checks else os.fstat, fd)
+                if node.changed <= asked:
+                    break
+            file, keep = self._attach(node, -1, info, flags)
+        if not keep:
             try:
                 await self.reader(file)  # whether it can be opened at all is to be told now
             except BaseException:
                 await self.release(file)
                 raise
         return file, keep
-
-    async def _look(self, fd: int) -> Stat:
-        return await self._backing.call(fstat_synced if self._checks else os.fstat, fd)
 
     def _attach(self, node: Node, fd: int, info: Stat, flags: int) -> tuple[OpenFile, bool]:
         if node.data is None:
@@ -171,6 +174,20 @@ class OpenFiles:
         node.pin()
         self.count += 1
         return OpenFile(node, fd, node.data, flags), keep
+
+
+def _open_and_read(fd: int, flags: int, most: int) -> tuple[int, Block]:
+    """Open the file of an ``O_PATH`` descriptor, and read it if it is no larger than *most*."""
+    opened = os.open(inode_path(fd), flags)
+    try:
+        block = Block(b"", os.fstat(opened))
+        if 0 < block.info.st_size <= most:
+            with contextlib.suppress(OSError):  # it is told when somebody reads
+                block = read_block(opened, 0, block.info.st_size)
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened, block
 
 
 def _share(data: FileData, fd: int) -> None:

@@ -12,12 +12,13 @@ import errno
 import os
 import stat
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tmemfs.syscalls import renameat2
 from tmemfs.volumes.backing import Backing
-from tmemfs.volumes.nodes import Node, NodeTable, look, reopen
+from tmemfs.volumes.nodes import Node, NodeTable, Route, look, reopen
 
+T = TypeVar("T")
 Stat = os.stat_result
 Found = tuple[Node, Stat]
 Look = tuple[Stat, bytes | None]
@@ -70,6 +71,21 @@ class Tree:
         finally:
             start.unpin()
 
+    async def on(self, node: Node, function: Callable[..., T], *args: Any) -> T:
+        """Call *function* with a descriptor of *node* and *args*: in one go, if it has to wait."""
+        if node.is_open or self._backing.local:
+            async with self.reach(node) as fd:
+                found: T = await self._call(function, fd, *args)
+                return found
+        start = self.nodes.start(node)
+        start.pin()
+        try:
+            fd, result = await self._call(_reopen_and, self.nodes.route(node), function, args)
+        finally:
+            start.unpin()
+        self.nodes.adopt(node, fd)
+        return result
+
     # -- looking -----------------------------------------------------------------------------
 
     async def lookup(self, parent: Node, name: bytes) -> Found:
@@ -92,8 +108,7 @@ class Tree:
     async def getattr(self, node: Node) -> Stat:
         """Return the attributes of *node*."""
         asked = self._backing.changes
-        async with self.reach(node) as fd:
-            info = await self._call(os.fstat, fd)
+        info = await self.on(node, os.fstat)
         self._seen(node, info, asked)
         return info
 
@@ -278,6 +293,15 @@ _RENAME_EXCHANGE = 2
 def inode_path(fd: int) -> str:
     """A path to the very inode of an ``O_PATH`` descriptor, links not followed any further."""
     return f"/proc/self/fd/{fd}"
+
+
+def _reopen_and(route: Route, function: Callable[..., T], args: tuple[Any, ...]) -> tuple[int, T]:
+    fd = reopen(route)
+    try:
+        return fd, function(fd, *args)
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def _around(fd: int, function: Callable[..., None], *args: Any) -> tuple[Stat, Stat]:
