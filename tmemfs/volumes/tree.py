@@ -75,16 +75,17 @@ class Tree:
         """Call *function* with a descriptor of *node* and *args*: in one go, if it has to wait."""
         if node.is_open or self._backing.local:
             async with self.reach(node) as fd:
-                found: T = await self._call(function, fd, *args)
-                return found
+                return await self._call(function, fd, *args)
         start = self.nodes.start(node)
         start.pin()
         try:
-            fd, result = await self._call(_reopen_and, self.nodes.route(node), function, args)
+            found: tuple[int, T] = await self._call(
+                _reopen_and, self.nodes.route(node), function, args
+            )
         finally:
             start.unpin()
-        self.nodes.adopt(node, fd)
-        return result
+        self.nodes.adopt(node, found[0])
+        return found[1]
 
     # -- looking -----------------------------------------------------------------------------
 
