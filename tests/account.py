@@ -7,7 +7,7 @@ from tmemfs.pages.arena import WARM_SEGMENTS
 from tmemfs.pages.log import ROW_BYTES, SEGMENT_OVERHEAD, SIZE_BITS, SIZE_MASK, is_outside
 from tmemfs.tmem import Core, Pool
 from tmemfs.tmem.ephemeral import EphemeralPool
-from tmemfs.tmem.objects import NODE_OVERHEAD, NODE_PAGES, OBJECT_OVERHEAD
+from tmemfs.tmem.objects import MAPS, NODE_OVERHEAD, NODE_PAGES, OBJECT_OVERHEAD
 from tmemfs.tmem.persistent import PersistentPool
 
 SIZES = (
@@ -70,8 +70,8 @@ def check_pool(pool: Pool, told: dict[str, int], *, pinned: bool = False) -> Non
         assert len(locations) == owner.pages > 0
         pages += owner.pages
         for node in owner.nodes.values():
-            assert any(node[1:])
-            assert len(node) <= 1 + NODE_PAGES
+            assert any(node[MAPS:])
+            assert len(node) <= MAPS + NODE_PAGES
             tables += NODE_OVERHEAD + 8 * len(node)
         for location in locations:
             if is_outside(location):

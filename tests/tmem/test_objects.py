@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmemfs.pages import Arena, Segment
-from tmemfs.tmem.objects import NODE_OVERHEAD, OBJECT_OVERHEAD, Object, ObjectTable
+from tmemfs.tmem.objects import MAPS, NODE_OVERHEAD, OBJECT_OVERHEAD, Object, ObjectTable
 
 # Around the edges of nodes, and far out.
 INDICES = st.sampled_from([0, 1, 5, 62, 63, 64, 65, 127, 128, 4096, 2**32 - 65, 2**32 - 1])
@@ -112,7 +112,7 @@ def test_like_a_dict(steps: list[tuple[bool, int, int]]) -> None:
 
 def charge(owner: Object) -> int:
     nodes = owner.nodes.values()
-    assert all(any(node[1:]) for node in nodes), "a node goes with its last page"
+    assert all(any(node[MAPS:]) for node in nodes), "a node goes with its last page"
     return OBJECT_OVERHEAD + sum(NODE_OVERHEAD + 8 * len(node) for node in nodes)
 
 

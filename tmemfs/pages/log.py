@@ -195,6 +195,12 @@ class SegmentLog:
         full = (s for s in self.segments.values() if s is not self.head and not s.pins)
         return max(full, key=lambda segment: segment.dead_bytes, default=None)
 
+    def adopt(self, segment: Segment) -> None:
+        """Take over *segment*, full, from another log of this arena; it is the youngest here."""
+        del segment.log.segments[segment.number]
+        self.segments[segment.number] = segment
+        segment.log = self
+
     def release(self, segment: Segment) -> None:
         """Give *segment* back to the arena with all that is still in it."""
         if segment is self.head:

@@ -13,8 +13,8 @@ from tmemfs.tmem.pool import Memory, Pool
 class EphemeralPool(Pool):
     """Pages that may go at any time, in two logs in the manner of S3-FIFO.
 
-    *new* is where pages start, *main* is for those that were used there or came back soon after
-    they had been evicted.
+    *new* is where pages start, *main* is for those that were used again there or came back soon
+    after they had been evicted.
     """
 
     kind = "ephemeral"
@@ -38,6 +38,13 @@ class EphemeralPool(Pool):
     @property
     def tables_bytes(self) -> int:
         return self.objects.metadata_bytes + self.ghosts.metadata_bytes
+
+    def divide(self, share: int) -> None:
+        """Let main have all segments of new but the youngest, one in *share* of them."""
+        # One more than its share: that one is the first to go, not one of main.
+        keep = len(self.new.segments) // share + 1
+        while len(self.new.segments) > keep:
+            self.main.adopt(self.new.oldest())
 
     def close(self) -> list[Segment]:
         self.ghosts.forget()

@@ -1,10 +1,10 @@
 """The index: which page of which object is where, in flat arrays.
 
 An object's pages are found through a radix of small arrays, tmem's *objnodes*: node ``n`` covers
-the indices ``64 n`` to ``64 n + 63``. Slot 0 of a node is a 64-bit map of the pages that were
-used since they were stored (one mark a page is all that S3-FIFO wants); slot ``1 + i`` is the
-location of page ``i``, 0 where there is none. A node is only as long as it must be, so that a
-small file costs little.
+the indices ``64 n`` to ``64 n + 63``. Slots 0 and 1 of a node are 64-bit maps of the pages that
+were used since they were stored, and used again after that (S3-FIFO wants no more); slot ``2 + i``
+is the location of page ``i``, 0 where there is none. A node is only as long as it must be, so that
+a small file costs little.
 """
 
 from array import array
@@ -16,10 +16,11 @@ NODE_BITS = 6
 NODE_PAGES = 1 << NODE_BITS
 _NODE_MASK = NODE_PAGES - 1
 _SLOT_BYTES = 8
+MAPS = 2  # slots before the first location
 
 # Nodes grow by this many slots at a time.
 _GROWTH = 4
-_BLANK_NODE = array("Q", bytes((1 + NODE_PAGES) * _SLOT_BYTES))
+_BLANK_NODE = array("Q", bytes((MAPS + NODE_PAGES) * _SLOT_BYTES))
 # What Python takes for an object beside its nodes, and for a node beside its slots: an id and a
 # stamp of 192 bits, an entry in a dict, an Object, its dict of nodes; an array and its entry.
 # Measured by allocating 100,000 of each (tests/tmem/test_objects.py keeps the figures honest).
@@ -42,25 +43,44 @@ class Object:
     def location(self, index: int) -> int:
         """Return where page *index* is, 0 when it is not there."""
         node = self.nodes.get(index >> NODE_BITS)
-        slot = 1 + (index & _NODE_MASK)
+        slot = MAPS + (index & _NODE_MASK)
         return node[slot] if node is not None and slot < len(node) else 0
 
     def use(self, index: int) -> int:
         """Return where page *index* is, 0 when it is not there; it has been used from now on."""
         node = self.nodes.get(index >> NODE_BITS)
-        low = index & _NODE_MASK
-        if node is None or low + 1 >= len(node):
+        if node is None:
             return 0
-        node[0] |= 1 << low
-        return node[low + 1]
+        low = index & _NODE_MASK
+        try:
+            location = node[low + MAPS]
+        except IndexError:
+            return 0
+        # Most uses are of pages that have both marks.
+        again, mark = node[1], 1 << low
+        if not again & mark:
+            used = node[0]
+            if used & mark:
+                node[1] = again | mark
+            else:
+                node[0] = used | mark
+        return location
 
     def used(self, index: int) -> bool:
         """Say whether the page at *index*, which must be there, was used since it was stored."""
         return bool(self.nodes[index >> NODE_BITS][0] >> (index & _NODE_MASK) & 1)
 
+    def uses(self, index: int) -> int:
+        """Return how often the page at *index*, which must be there, was used: 0, 1, or 2 for more.
+
+        Since it was stored, that is.
+        """
+        node, low = self.nodes[index >> NODE_BITS], index & _NODE_MASK
+        return (node[0] >> low & 1) + (node[1] >> low & 1)
+
     def unmark(self, index: int) -> None:
         """Let the page at *index*, which must be there, count as not used."""
-        self.nodes[index >> NODE_BITS][0] &= ~(1 << (index & _NODE_MASK))
+        _clear(self.nodes[index >> NODE_BITS], 1 << (index & _NODE_MASK))
 
     def run(self, index: int, count: int, *, mark: bool) -> list[int]:
         """Return the locations of *count* pages from *index* on, 0 for absent ones.
@@ -73,10 +93,12 @@ class Object:
             length = min(count, NODE_PAGES - low)
             node = self.nodes.get(index >> NODE_BITS)
             if node is not None:
-                found = node[1 + low : 1 + low + length]
+                found = node[MAPS + low : MAPS + low + length]
                 if mark:
-                    # Marks of absent pages do no harm: a put clears its page's mark.
-                    node[0] |= ((1 << length) - 1) << low
+                    # Marks of absent pages do no harm: a put clears its page's marks.
+                    marks = ((1 << length) - 1) << low
+                    node[1] |= node[0] & marks
+                    node[0] |= marks
                 locations.extend(found)
                 absent = length - len(found)
             else:
@@ -103,7 +125,7 @@ class Object:
         """Yield (index, location) of every page that is there, in no particular order."""
         for number, node in self.nodes.items():
             base = number << NODE_BITS
-            for low, location in enumerate(node[1:]):
+            for low, location in enumerate(node[MAPS:]):
                 if location:
                     yield base + low, location
 
@@ -160,12 +182,12 @@ class ObjectTable:
         if len(locations) == 1:
             # Most puts are of one page, for which the slices below cost as much as all the rest.
             node, low = owner.nodes.get(index >> NODE_BITS), index & _NODE_MASK
-            if node is not None and low + 1 < len(node):
-                if not node[low + 1]:
+            if node is not None and low + MAPS < len(node):
+                if not node[low + MAPS]:
                     owner.pages += 1
                     self.pages += 1
-                node[low + 1] = locations[0]
-                node[0] &= ~(1 << low)
+                node[low + MAPS] = locations[0]
+                _clear(node, 1 << low)
                 return
         while first < len(locations):
             number, low = (index + first) >> NODE_BITS, (index + first) & _NODE_MASK
@@ -174,7 +196,7 @@ class ObjectTable:
             if node is None:
                 node = _BLANK_NODE[:0]
                 self._charge(NODE_OVERHEAD)
-            start, end = 1 + low, 1 + low + len(chunk)
+            start, end = MAPS + low, MAPS + low + len(chunk)
             if end > len(node):
                 # A sum of arrays is as long as it says; one that is extended gets spare room.
                 more = _BLANK_NODE[len(node) : end + _GROWTH]
@@ -184,7 +206,7 @@ class ObjectTable:
             owner.pages += added
             self.pages += added
             node[start:end] = chunk
-            node[0] &= ~(((1 << len(chunk)) - 1) << low)
+            _clear(node, ((1 << len(chunk)) - 1) << low)
             first += len(chunk)
 
     def take(self, owner: Object, index: int, count: int) -> list[int]:
@@ -206,11 +228,11 @@ class ObjectTable:
             if node is None:
                 continue
             base = number << NODE_BITS
-            start = 1 + max(index - base, 0)
-            end = min(1 + index + count - base, len(node))
+            start = MAPS + max(index - base, 0)
+            end = min(MAPS + index + count - base, len(node))
             if start < end:
                 node[start:end] = array("Q", bytes((end - start) * _SLOT_BYTES))
-                if not any(node[1:]):
+                if not any(node[MAPS:]):
                     del owner.nodes[number]
                     self._charge(-(NODE_OVERHEAD + len(node) * _SLOT_BYTES))
         return locations
@@ -235,3 +257,10 @@ class ObjectTable:
     def _charge(self, change: int) -> None:
         self.metadata_bytes += change
         self._arena.metadata_bytes += change
+
+
+def _clear(node: "array[int]", marks: int) -> None:
+    """Let the pages of these *marks* count as not used, which most are not."""
+    if node[0] & marks:
+        node[0] &= ~marks
+        node[1] &= ~marks

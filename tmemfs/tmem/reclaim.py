@@ -39,7 +39,7 @@ NEW_SHARE = 10
 # A put reclaims so many segments, each up to a few milliseconds, with a second chance for used
 # pages; where all of them are used it would walk through the whole pool otherwise, and everybody
 # else would wait for it.
-PATIENCE = 8
+PATIENCE = 4
 # Cleaning must gain at least this part of a segment, or it would go round and round.
 CLEANING_GAIN = 16
 
@@ -133,9 +133,14 @@ class Reclaim:
     def _evict(self, pool: EphemeralPool, *, spare_used: bool = True) -> int:
         """Reclaim one segment of *pool*; return how many pages went with it.
 
-        With *spare_used*, pages that were used move to main instead.
+        With *spare_used*, pages of new that were used again move to main instead, and those of
+        main that were used go round once more.
         """
         new, main = pool.new, pool.main
+        if not main.segments:
+            # The first time. Of what came before, all but a tenth is main's; new would drop it in
+            # the order in which it came, and a loop that is longer than the pool would never hit.
+            pool.divide(NEW_SHARE)
         from_new = new.segments and (
             not main.segments or len(new.segments) * NEW_SHARE > pool.segments
         )
@@ -144,8 +149,10 @@ class Reclaim:
         evicted = 0
         self._retire(segment)
         pool.ghosts.fit(pool.objects.pages)
+        # Who reads a page in two halves, or has it read ahead, uses it once; that is not yet a use.
+        enough = 2 if from_new else 1
         for owner, index, location in live_pages(pool, segment):
-            if spare_used and owner.used(index):
+            if spare_used and owner.uses(index) >= enough:
                 self._move(pool, main, owner, index, location)
                 self.counters.moved_pgs += 1
             else:
