@@ -18,6 +18,7 @@ from benchmarks.fio import RANDOM_4K, SEQUENTIAL_1M
 from benchmarks.mount import MIB, mount_figures
 from benchmarks.page_sizes import PageSizes
 from benchmarks.plotting import lacking as plotter_lacking
+from benchmarks.replay.section import FULL, QUICK, replay_all
 from benchmarks.report import Report
 from benchmarks.swap import plot as swap_plot
 from benchmarks.swap.capacity import rows as capacity_rows
@@ -39,6 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--page-sizes", action="store_true", help="4 to 64 KiB beside the default")
     parser.add_argument("--swap", action="store_true", help="swap beside other swap, as root")
     parser.add_argument("--cache", action="store_true", help="a slow directory, as root")
+    parser.add_argument("--replay", action="store_true", help="hit ratios beside other policies")
     parser.add_argument("--quick", action="store_true", help="few short rounds: does it all run?")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement (25; quick: 3)")
     parser.add_argument(
@@ -59,7 +61,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.swap and options.cache and options.plot:
         parser.error("--plot draws one picture: of --swap or of --cache")
     if not any(getattr(options, section) for section in SECTIONS):
-        options.core = options.mount = options.swap = True
+        options.core = options.mount = options.swap = options.replay = options.cache = True
     for name, usual, quick in (("rounds", 25, 3), ("runtime", 0.4, 0.2), ("mib", 64, 16)):
         if getattr(options, name) is None:
             setattr(options, name, quick if options.quick else usual)
@@ -164,6 +166,11 @@ def cache(report: Report, options: argparse.Namespace, data: bytes, place: Path)
         cache_plot.draw(options.plot, title, times)
 
 
+def replay(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:
+    """The order of reclaim beside other policies, on block traces."""
+    replay_all(report, place, QUICK if options.quick else FULL, data)
+
+
 def _reads(options: argparse.Namespace) -> str:
     return f"fio psync, 1 job, {options.runtime:g} s a round"
 
@@ -174,6 +181,7 @@ SECTIONS = {
     "page_sizes": page_sizes,
     "swap": swap,
     "cache": cache,
+    "replay": replay,
 }
 
 if __name__ == "__main__":

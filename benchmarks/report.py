@@ -13,10 +13,13 @@ from benchmarks.rounds import Figure
 class Report:
     """Prints what is measured as it comes, and keeps it for `write`."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, in_rounds: bool = True) -> None:
         self._found: dict[str, Any] = {"machine": machine(), "figures": [], "memory": []}
-        print(f"{what}; the ratio is the median of those")
-        print("of the rounds, more than 1 is slower; best is that of the fastest rounds")
+        if in_rounds:
+            print(f"{what}; the ratio is the median of those")
+            print("of the rounds, more than 1 is slower; best is that of the fastest rounds")
+        else:
+            print(what)
         print(", ".join(f"{key} {value}" for key, value in self._found["machine"].items()))
 
     def show(self, title: str, figures: list[Figure]) -> None:
