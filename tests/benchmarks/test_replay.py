@@ -8,7 +8,7 @@ import pytest
 from benchmarks.corpus import corpus
 from benchmarks.replay.__main__ import main
 from benchmarks.replay.figures import measure
-from benchmarks.replay.generators import GENERATORS, loop, long_loop, scan_mixed, zipf
+from benchmarks.replay.generators import GENERATORS, long_loop, loop, scan_mixed, zipf
 from benchmarks.replay.policies import lacking
 from benchmarks.replay.pool import incompressible, replay
 from benchmarks.replay.trace import INDEX_BITS, BadTrace, read_trace, write_trace
@@ -54,14 +54,14 @@ def test_a_bad_line_is_named(
     file: Path, line: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file.write_text(f"# here\na 1\n{line}\n")
-    with pytest.raises(BadTrace, match=f"some.trace:3: .*{says}"):
+    with pytest.raises(BadTrace, match=rf"some\.trace:3: .*{says}"):
         read_trace(file)
 
 
 @pytest.mark.parametrize("text", ["", "# pages of 8192 bytes\n", "# pages of 5000 bytes\na 0\n"])
 def test_a_file_that_is_no_trace(file: Path, text: str) -> None:
     file.write_text(text)
-    with pytest.raises(BadTrace, match="some.trace: "):
+    with pytest.raises(BadTrace, match=r"some\.trace: "):
         read_trace(file)
 
 
