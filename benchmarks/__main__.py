@@ -58,10 +58,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if TMEMFS not in options.peers:
         options.peers.insert(0, TMEMFS)
-    if options.swap and options.cache and options.plot:
-        parser.error("--plot draws one picture: of --swap or of --cache")
     if not any(getattr(options, section) for section in SECTIONS):
         options.core = options.mount = options.swap = options.replay = options.cache = True
+    if options.swap and options.cache and options.plot:
+        parser.error("--plot draws one picture: of --swap or of --cache")
     for name, usual, quick in (("rounds", 25, 3), ("runtime", 0.4, 0.2), ("mib", 64, 16)):
         if getattr(options, name) is None:
             setattr(options, name, quick if options.quick else usual)
