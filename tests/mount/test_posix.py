@@ -7,14 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from as_root import public_directory
+from as_root import public_directory, tmpfs_at
 from mounting import mounted
-from posix_cases import attributes, files, names, users
+from posix_cases import (
+    attributes,
+    calls,
+    descriptors,
+    files,
+    kinds,
+    names,
+    renames,
+    rights,
+    stamps,
+    users,
+)
 from posix_cases.runner import ALICE, CASES, Case, as_user, attempt
 
 pytestmark = pytest.mark.root
 
-MODULES = (names, files, attributes, users)  # importing them fills the list
+# Importing them fills the list.
+MODULES = (names, files, attributes, users, calls, renames, rights, stamps, descriptors)
 SAME = [case for case in CASES if not case.reason]
 OTHER = [case for case in CASES if case.reason]
 
@@ -101,6 +113,49 @@ def test_a_filesystem_without_access_control_lists() -> None:
             subprocess.run(["umount", "--lazy", place / "source"], check=True)
 
 
+def test_every_call_on_a_filesystem_that_may_only_be_read() -> None:
+    """EROFS, or what comes before it: on a mount of it as on the filesystem itself."""
+
+    def tries(place: Path) -> dict[str, list[object]]:
+        return {
+            name: [
+                calls.seen_of(call, place / f"at-{number}" / path.name)
+                for number, path in enumerate(paths)
+            ]
+            for name, call in calls.CALLS.items()
+        }
+
+    with public_directory() as place, tmpfs_at(place / "source") as source:
+        source.chmod(0o755)
+        paths = [kinds.build(kind, source / f"at-{n}") for n, kind in enumerate(kinds.KINDS)]
+        for path in paths:
+            for name in ("mine", "new"):  # what some of the calls have beside the path
+                (path.parent / name).touch()
+        subprocess.run(["mount", "-o", "remount,ro", source], check=True)
+        with mounted(source, place / "mount", "--budget=8M", "-o", "ro,dev") as mount:
+            for uid in (0, ALICE):
+                seen = as_user(uid, lambda: tries(mount.path))
+                assert seen == as_user(uid, lambda: tries(source))
+                assert "EROFS" in seen["mkdir"]
+
+
+def test_as_many_links_as_the_filesystem_allows(places: tuple[Path, Path]) -> None:
+    """Most of them are made behind the mount, because there are many."""
+    mount = places[1] / "many"
+    behind = mount.parents[1] / "source" / "many"
+    behind.mkdir()
+    (behind / "file").touch()
+    made = 1
+    while made < 70_000 and attempt(os.link, behind / "file", behind / str(made)) is None:
+        made += 1
+    for number in (1, 2):
+        os.unlink(mount / str(number))
+    tries = [attempt(os.link, mount / "file", mount / f"again {number}") for number in range(3)]
+    assert tries == [None, None, "EMLINK" if made < 70_000 else None]
+    assert os.stat(mount / "file").st_nlink == os.stat(behind / "file").st_nlink
+    shutil.rmtree(behind)
+
+
 def test_there_are_enough_of_them() -> None:
-    assert len(CASES) > 150
+    assert len(CASES) > 450
     assert len({case.name for case in CASES}) == len(CASES)

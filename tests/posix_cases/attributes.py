@@ -291,6 +291,48 @@ def xattr_flags(d: Path):
     )
 
 
+def _xattr_calls():
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def asked(function: str, *args: object) -> object:
+        found = getattr(libc, function)(*args)
+        return found if found >= 0 else os.strerror(ctypes.get_errno())
+
+    return asked, ctypes.create_string_buffer(1000)
+
+
+@case
+def xattr_sizes_are_asked_for(d: Path):
+    asked, buffer = _xattr_calls()
+    path = os.fsencode(make(d / "f"))
+    os.setxattr(path, b"user.x", b"v" * 100)
+    os.setxattr(path, b"user.empty", b"")
+    return [
+        [asked("getxattr", path, b"user.x", buffer, size) for size in (0, 1, 99, 100, 1000)],
+        [asked("getxattr", path, b"user.empty", buffer, size) for size in (0, 1)],
+        [asked("listxattr", path, buffer, size) for size in (0, 1, 8, 18, 19, 1000)],
+    ]
+
+
+@case
+def xattr_of_every_size(d: Path):
+    make(d / "f")
+    seen = []
+    for size in (0, 1, 100, 1000, 3000, 4000, 65536, 65537):
+        done = attempt(os.setxattr, d / "f", "user.x", b"v" * size)
+        seen.append((size, done, len(attempt(os.getxattr, d / "f", "user.x"))))
+    return seen
+
+
+@case
+def many_xattrs(d: Path):
+    make(d / "f")
+    done = [attempt(os.setxattr, d / "f", f"user.number{n}", b"%d" % n) for n in range(60)]
+    return done, sorted(os.listxattr(d / "f")), os.getxattr(d / "f", "user.number7")
+
+
 @case
 def xattr_removed(d: Path):
     make(d / "f")
@@ -384,3 +426,85 @@ def acl_is_kept(d: Path):
     )
     os.setxattr(d / "f", "system.posix_acl_access", value)
     return os.getxattr(d / "f", "system.posix_acl_access") == value, look(d / "f")["mode"]
+
+
+def _list(user: int, mask: int) -> bytes:
+    return _acl(
+        (USER_OBJ, 6, NOBODY_ID),
+        (USER, user, 1234),
+        (GROUP_OBJ, 4, NOBODY_ID),
+        (MASK, mask, NOBODY_ID),
+        (OTHER, 0, NOBODY_ID),
+    )
+
+
+def _access(path: Path) -> object:
+    return attempt(os.getxattr, path, "system.posix_acl_access"), look(path)["mode"]
+
+
+@case
+def acl_and_mode_follow_each_other(d: Path):
+    make(d / "f")
+    seen = []
+    for user, mask in ((6, 6), (7, 4), (0, 0), (6, 2)):
+        os.setxattr(d / "f", "system.posix_acl_access", _list(user, mask))
+        seen.append(_access(d / "f"))
+        os.chmod(d / "f", 0o751)
+        seen.append(_access(d / "f"))
+    return seen
+
+
+@case
+def acl_that_says_no_more_than_the_mode_is_none(d: Path):
+    make(d / "f")
+    value = _acl((USER_OBJ, 7, NOBODY_ID), (GROUP_OBJ, 5, NOBODY_ID), (OTHER, 1, NOBODY_ID))
+    os.setxattr(d / "f", "system.posix_acl_access", value)
+    return _access(d / "f"), os.listxattr(d / "f")
+
+
+@case
+def acl_removed(d: Path):
+    make(d / "f")
+    os.mkdir(d / "sub")
+    os.setxattr(d / "f", "system.posix_acl_access", _list(7, 7))
+    os.setxattr(d / "sub", "system.posix_acl_default", _list(7, 7))
+    return (
+        attempt(os.removexattr, d / "f", "system.posix_acl_access"),
+        attempt(os.removexattr, d / "sub", "system.posix_acl_default"),
+        attempt(os.removexattr, d / "f", "system.posix_acl_default"),
+        _access(d / "f"),
+        os.listxattr(d / "sub"),
+    )
+
+
+@case
+def acl_that_is_none(d: Path):
+    make(d / "f")
+    os.mkdir(d / "sub")
+    broken = (
+        b"",
+        b"nonsense",
+        _acl((USER_OBJ, 6, NOBODY_ID)),
+        _acl((OTHER, 6, NOBODY_ID), (USER_OBJ, 6, NOBODY_ID)),
+        _list(9, 4),
+    )
+    return [
+        attempt(os.setxattr, d / name, f"system.posix_acl_{kind}", value)
+        for value in broken
+        for name in ("f", "sub")
+        for kind in ("access", "default")
+    ], [_access(d / "f"), _access(d / "sub")]
+
+
+@case
+def default_acl_of_a_file(d: Path):
+    make(d / "f")
+    return attempt(os.setxattr, d / "f", "system.posix_acl_default", _list(7, 7))
+
+
+@case
+def acl_of_a_link(d: Path):
+    os.symlink("f", d / "l")
+    return attempt(
+        os.setxattr, d / "l", "system.posix_acl_access", _list(7, 7), follow_symlinks=False
+    )

@@ -610,6 +610,25 @@ def rename_across_directories_and_back(d: Path):
     return seen, (d / "a" / "f").read_bytes()
 
 
+@case
+def links_and_renames_to_another_filesystem(d: Path):
+    import tempfile
+
+    make(d / "f", b"x")
+    os.mkdir(d / "sub")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        elsewhere = Path(other)
+        make(elsewhere / "g")
+        return (
+            attempt(os.link, d / "f", elsewhere / "f"),
+            attempt(os.link, elsewhere / "g", d / "g"),
+            [attempt(os.rename, d / name, elsewhere / name) for name in ("f", "sub", "none")],
+            attempt(os.rename, elsewhere / "g", d / "g"),
+            attempt(os.rename, d / "f", elsewhere / "g"),
+            sorted(os.listdir(d)),
+        )
+
+
 # -- listing ----------------------------------------------------------------------------------
 
 
@@ -745,6 +764,65 @@ def rewound_listing_is_a_new_one(d: Path):
     second = sorted(stream.rest())
     stream.close()
     return first, second
+
+
+@case
+def names_of_every_length(d: Path):
+    lengths = (1, 2, 15, 16, 127, 128, 253, 254, 255)
+    for length in lengths:
+        os.mkdir(d / ("n" * length))
+        make(d / ("n" * length) / ("m" * length), b"x")
+        os.symlink("t" * length, d / ("l" * length))
+    moved = attempt(os.rename, d / ("n" * 255), d / ("o" * 255))
+    return moved, sorted(os.listdir(d)), [len(os.readlink(d / ("l" * n))) for n in lengths]
+
+
+@case
+def path_of_the_greatest_length(d: Path):
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(d)
+        for _ in range(20):
+            os.mkdir("s" * 255)
+            os.chdir("s" * 255)
+        make(Path("f"), b"deep")
+        os.chdir(d)
+        steps = "/".join(["s" * 255] * 15)
+        return [attempt(os.stat, steps + "/" * n + "s" * (255 - n)) != "" for n in (0,)] + [
+            attempt(lambda n=n: oct(os.stat(steps + "/" * n).st_mode)) for n in (1, 256, 257)
+        ]
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+@case
+def listing_goes_on_while_names_come(d: Path):
+    for number in range(200):
+        os.mknod(d / f"old {number}")
+    stream = Stream(d)
+    seen = [stream.next() for _ in range(50)]
+    for number in range(200):
+        os.mknod(d / f"new {number}")
+    seen += stream.rest()
+    stream.close()
+    # What was there all the time must come, and once; what came meanwhile may, but not twice.
+    old = [name for name in seen if name and name.startswith(b"old")]
+    return len(old), len(set(seen)) == len(seen)
+
+
+@case
+def listing_goes_on_while_names_are_renamed(d: Path):
+    for number in range(300):
+        os.mknod(d / str(number))
+    stream = Stream(d)
+    seen = [stream.next() for _ in range(20)]
+    for number in range(0, 300, 3):
+        os.rename(d / str(number), d / f"renamed {number}")
+    seen += stream.rest()
+    stream.close()
+    kept = [name for name in seen if name and name.isdigit() and int(name) % 3]
+    return len(kept), len(set(kept)), len(os.listdir(d))
 
 
 @case
