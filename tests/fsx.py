@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 
 FILES = 8
-MOST = 600_000
+MOST = 1_500_000
 """no file grows larger than this"""
 REMEMBERED = 40
 
