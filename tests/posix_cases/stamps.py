@@ -57,6 +57,7 @@ CALLS: dict[str, tuple[str, Call]] = {
     "chmod": ("file", lambda p: os.chmod(p, 0o600)),
     "chmod_to_the_same": ("file", lambda p: os.chmod(p, 0o644)),
     "chown": ("file", lambda p: os.chown(p, 5, 6)),
+    "chown_nothing": ("file", lambda p: os.chown(p, -1, -1)),
     "chown_to_the_same": ("file", lambda p: os.chown(p, 0, 0)),
     "utime": ("file", lambda p: os.utime(p, ns=(OLD + 5, OLD + 7))),
     "utime_to_the_same": ("file", lambda p: os.utime(p, ns=(OLD, OLD))),

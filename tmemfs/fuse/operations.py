@@ -159,13 +159,16 @@ class Operations(pyfuse3.Operations):
         node = self._inodes.node(inode)
         if fields.update_size:
             await self._truncate(node, fh, attr.st_size)
-        if fields.update_uid or fields.update_gid:
+        times = fields.update_atime or fields.update_mtime
+        # Also when nothing is to change, which chown(2) may be told: it moves the change time.
+        nothing = not (fields.update_size or fields.update_mode or times)
+        if fields.update_uid or fields.update_gid or nothing:
             uid = attr.st_uid if fields.update_uid else -1
             await self._tree.chown(node, uid, attr.st_gid if fields.update_gid else -1)
         # After the owner, because a change of owner clears the set-ID bits.
         if fields.update_mode:
             await self._tree.chmod(node, attr.st_mode)
-        if fields.update_atime or fields.update_mtime:
+        if times:
             info = await self._tree.getattr(node)
             atime = attr.st_atime_ns if fields.update_atime else info.st_atime_ns
             mtime = attr.st_mtime_ns if fields.update_mtime else info.st_mtime_ns
