@@ -19,6 +19,7 @@ import hashlib
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -30,7 +31,9 @@ Key = tuple[int, int]
 
 
 class Node:
-    """One inode: `key` is (device, inode number), `generation` tells reuses of a number apart.
+    """One inode: `device`, `inode` is its number there, `generation` tells reuses of it apart.
+
+    There may be as many as the kernel has memory for: no more is kept of each than is needed.
 
     Use it as a context manager to get a descriptor that stays open inside the block::
 
@@ -45,9 +48,11 @@ class Node:
         "_table",
         "changed",
         "data",
+        "device",
         "generation",
+        "inode",
         "is_directory",
-        "key",
+        "lookups",
         "name",
         "parent",
         "told",
@@ -61,13 +66,16 @@ class Node:
         parent: Node | None,
         name: bytes,
     ) -> None:
-        self.key = (info.st_dev, info.st_ino)
+        self.device = table.device if info.st_dev == table.device else info.st_dev
+        self.inode = info.st_ino
         self.generation = _generation(handle)
         self.is_directory = stat.S_ISDIR(info.st_mode)
         self.parent = parent
         self.name = name
         self.data: Any = None
         """What the volume knows of the file's bytes while it is open."""
+        self.lookups = 0
+        """how often the kernel has looked it up, and not forgotten it again"""
         self.told = -1
         """The size that the kernel takes the file to have."""
         self.changed = 0
@@ -78,10 +86,14 @@ class Node:
         self._pins = 0
 
     @property
+    def key(self) -> Key:
+        """Device and inode number."""
+        return self.device, self.inode
+
+    @property
     def object_id(self) -> int:
         """The tmem object id: device, inode number and generation, 64 bits each."""
-        device, inode = self.key
-        return device << 128 | inode << 64 | self.generation
+        return self.device << 128 | self.inode << 64 | self.generation
 
     @property
     def is_open(self) -> bool:
@@ -160,17 +172,22 @@ class NodeTable:
         self._holds = holds
         self._forgotten: set[Node] = set()
         self._root_fd = root_fd
-        self._nodes: dict[Key, Node] = {}
+        # By number where the device is the root's, which saves a tuple for each of very many.
+        self._nodes: dict[int | Key, Node] = {}
+        self._most = 0
         self._open: OrderedDict[Node, None] = OrderedDict()
         info = os.fstat(root_fd)
         self.device = info.st_dev
         self.root = Node(self, info, _handle(root_fd), None, b"")
         self.root._fd = root_fd
         self.root._pins = 1
-        self._nodes[self.root.key] = self.root
+        self._nodes[self.root.inode] = self.root
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
 
     @property
     def open_descriptors(self) -> int:
@@ -179,11 +196,16 @@ class NodeTable:
 
     def learn(self, parent: Node, name: bytes, info: os.stat_result, handle: bytes | None) -> Node:
         """Return the node of what `look` found as *name* in *parent*, known or new."""
-        key = (info.st_dev, info.st_ino)
-        node = self._nodes.get(key)
+        place = self._place(info.st_dev, info.st_ino)
+        node = self._nodes.get(place)
         # An open descriptor keeps the inode, and with it the number, from being used again.
-        if node is None or (node._fd < 0 and node.generation != _generation(handle)):
-            node = self._nodes[key] = Node(self, info, handle, parent, name)
+        if node is None or (node._fd < 0 and node._handle != handle):
+            new = self._nodes[place] = Node(self, info, handle, parent, name)
+            if node is not None and new.device == self.device:
+                # The kernel counts by the number, whichever inode it means.
+                new.lookups = node.lookups
+            node = new
+            self._most = max(self._most, len(self._nodes))
         elif node is not self.root:
             node.parent, node.name = parent, name
             self._forgotten.discard(node)
@@ -191,13 +213,17 @@ class NodeTable:
 
     def known(self, info: os.stat_result) -> Node | None:
         """Return the node that has these attributes' device and inode number, if there is one."""
-        return self._nodes.get((info.st_dev, info.st_ino))
+        return self._nodes.get(self._place(info.st_dev, info.st_ino))
+
+    def numbered(self, inode: int) -> Node | None:
+        """Return the node of that inode number on the root's filesystem, if it is known."""
+        return self._nodes.get(inode)
 
     def forget(self, node: Node) -> None:
         """Close what *node* holds: neither the kernel nor an open file knows it any more."""
         if node is self.root:
             return
-        if self._holds and node.is_open and self._nodes.get(node.key) is node:
+        if self._holds and node.is_open and self._nodes.get(self._place(*node.key)) is node:
             self._forgotten.add(node)
             return
         self._drop(node)
@@ -246,9 +272,17 @@ class NodeTable:
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _place(self, device: int, inode: int) -> int | Key:
+        return inode if device == self.device else (device, inode)
+
     def _drop(self, node: Node) -> None:
-        if self._nodes.get(node.key) is node:
-            del self._nodes[node.key]
+        place = self._place(*node.key)
+        if self._nodes.get(place) is node:
+            del self._nodes[place]
+            # A dict keeps the room that it once needed; one that has emptied is made anew.
+            if len(self._nodes) < self._most // 8:
+                self._nodes = dict(self._nodes)
+                self._most = len(self._nodes)
         self._forgotten.discard(node)
         self._close(node)
 
