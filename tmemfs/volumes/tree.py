@@ -116,7 +116,7 @@ class Tree:
     async def listdir(self, node: Node) -> list[bytes]:
         """Return every name in a directory but ``.`` and ``..``."""
         async with self.reach(node) as fd:
-            return [os.fsencode(name) for name in await self._call(os.listdir, inode_path(fd))]
+            return await self._call(_listdir, fd)
 
     async def readlink(self, node: Node) -> bytes:
         """Return where a symbolic link points."""
@@ -320,6 +320,10 @@ def _look_many(directory: int, names: list[bytes]) -> list[Look | None]:
         except FileNotFoundError:
             looks.append(None)
     return looks
+
+
+def _listdir(fd: int) -> list[bytes]:
+    return os.listdir(os.fsencode(inode_path(fd)))
 
 
 def _lstat(directory: int, name: bytes) -> Stat:
