@@ -132,7 +132,7 @@ def forbid_handles(monkeypatch: Any) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr("tmemfs.volumes.nodes.open_file_handle", refuse)
+    monkeypatch.setattr("tmemfs.volumes.routes.open_file_handle", refuse)
 
 
 class Gate:

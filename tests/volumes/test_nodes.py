@@ -140,7 +140,7 @@ async def test_a_number_that_was_used_again_is_not_reopened(
     node = await small.node("f")
     small.volume.nodes._close(node)
     with monkeypatch.context() as patch:
-        patch.setattr("tmemfs.volumes.nodes.file_handle", lambda *_: b"another handle")
+        patch.setattr("tmemfs.volumes.routes.file_handle", lambda *_: b"another handle")
         with pytest.raises(OSError, match="another file") as caught:
             await small.tree.getattr(node)
     assert caught.value.errno == errno.ESTALE

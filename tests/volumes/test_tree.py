@@ -187,3 +187,17 @@ async def test_a_link_of_a_file_whose_names_are_all_gone(rig: Rig, root: Node) -
     node = await rig.node("f")
     await rig.tree.unlink(root, b"f")
     await fails(errno.ENOENT, rig.tree.link(node, root, b"again"))
+
+
+async def test_a_large_file_is_freed_in_a_thread(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its last descriptor, after its last name: others are served meanwhile."""
+    closed = []
+    monkeypatch.setattr(rig.volume.nodes, "_close_last", closed.append)
+    for name, size in (("small", 1 << 20), ("large", 9 << 20)):
+        (rig.root / name).write_bytes(b"x" * size)
+        node = await rig.node(name)
+        await rig.tree.unlink(rig.volume.nodes.root, name.encode())
+        fd = node.fd
+        rig.volume.nodes.forget(node)
+        assert closed == ([fd] if name == "large" else [])
+    os.close(closed[0])

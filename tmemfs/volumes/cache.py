@@ -18,6 +18,7 @@ from typing import Any
 from tmemfs.config import CacheMode
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import INDEX_LIMIT, Pool
+from tmemfs.volumes import background
 from tmemfs.volumes.backing import Backing
 from tmemfs.volumes.filedata import FileData, Ours, stamp
 from tmemfs.volumes.fills import Filler
@@ -56,7 +57,7 @@ class CacheVolume:
         trace: Trace | None = None,
     ) -> None:
         self.backing = Backing(local=local)
-        self.nodes = NodeTable(root_fd, descriptors, holds=holds)
+        self.nodes = NodeTable(root_fd, descriptors, holds=holds, close_last=self._close_by_and_by)
         self.tree = Tree(
             self.nodes,
             self.backing,
@@ -292,6 +293,9 @@ class CacheVolume:
         # Where the filesystem is local its inode will do for that.
         if node.data is not None and not self.backing.local:
             await self.files.open_data(node, node.data, os.O_RDONLY)
+
+    def _close_by_and_by(self, fd: int) -> None:
+        background.start(self.backing.wait, self.backing.limiter(), os.close, fd)
 
     def _attributes_changed(self, node: Node, before: Stat, after: Stat) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""

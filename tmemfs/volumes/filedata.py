@@ -242,6 +242,8 @@ class FileData:
                 # It failed, or others were at it, and what was seen last is not known to be the
                 # last: the next look finds it changed.
                 self._stamp, self.looked = 0, -math.inf
+                if made:
+                    self.size = max(self.size, made.after.st_size)
             # Our own change has moved the times. If somebody else has changed other pages at the
             # same time, nothing tells: the next open has to begin afresh.
             self._trusted = False

@@ -13,21 +13,15 @@ as there is room for it, although the kernel has forgotten the inode.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import hashlib
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
-from tmemfs.syscalls import file_handle, open_file_handle
-
-_OPEN_FLAGS = os.O_PATH | os.O_NOFOLLOW
-
-Key = tuple[int, int]
+from tmemfs.volumes.routes import Key, Route, Step, generation_of, handle_of, reopen
 
 
 class Node:
@@ -52,6 +46,7 @@ class Node:
         "generation",
         "inode",
         "is_directory",
+        "large",
         "lookups",
         "name",
         "parent",
@@ -68,7 +63,7 @@ class Node:
     ) -> None:
         self.device = table.device if info.st_dev == table.device else info.st_dev
         self.inode = info.st_ino
-        self.generation = _generation(handle)
+        self.generation = generation_of(handle)
         self.is_directory = stat.S_ISDIR(info.st_mode)
         self.parent = parent
         self.name = name
@@ -80,6 +75,7 @@ class Node:
         """The size that the kernel takes the file to have."""
         self.changed = 0
         """the number of the last change that we have made to the file's bytes"""
+        self.large = False
         self._table = table
         self._handle = handle
         self._fd = -1
@@ -133,42 +129,33 @@ class Node:
     ) -> None:
         self.unpin()
 
-    def keep_open(self) -> None:
-        """Never close the descriptor again before the node goes: its last name is going."""
+    def keep_open(self, *, large: bool) -> None:
+        """Never close the descriptor again before the node goes: its last name has gone.
+
+        What it holds is freed then, which takes long if it is *large*.
+        """
         self.__enter__()
-
-
-class Step(NamedTuple):
-    """What leads to a node from its parent, and what it must be to be the one."""
-
-    handle: bytes | None
-    name: bytes
-    key: Key
-    generation: int
-
-
-class Route(NamedTuple):
-    """How a node without a descriptor is reached again; plain numbers and bytes, for a thread.
-
-    Either by the last step's handle, on the filesystem of *root*, or from *base* by name, step by
-    step. *device* is the one on which handles are good.
-    """
-
-    root: int
-    device: int
-    base: int
-    steps: list[Step]
+        self.large = large
 
 
 class NodeTable:
     """The nodes below the directory *root_fd*, with at most *limit* descriptors open.
 
     With *holds*, inodes are held that the kernel has forgotten, for there their numbers are not
-    theirs for good. The table owns *root_fd* and closes it with the others.
+    theirs for good. *close_last* closes the descriptor of a large inode without a name: to free
+    what is in it takes a filesystem long. The table owns *root_fd* and closes it with the others.
     """
 
-    def __init__(self, root_fd: int, limit: int, *, holds: bool = False) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        limit: int,
+        *,
+        holds: bool = False,
+        close_last: Callable[[int], None] = os.close,
+    ) -> None:
         self.limit = max(limit, 16)
+        self._close_last = close_last
         self._holds = holds
         self._forgotten: set[Node] = set()
         self._root_fd = root_fd
@@ -178,7 +165,7 @@ class NodeTable:
         self._open: OrderedDict[Node, None] = OrderedDict()
         info = os.fstat(root_fd)
         self.device = info.st_dev
-        self.root = Node(self, info, _handle(root_fd), None, b"")
+        self.root = Node(self, info, handle_of(root_fd), None, b"")
         self.root._fd = root_fd
         self.root._pins = 1
         self._nodes[self.root.inode] = self.root
@@ -230,6 +217,7 @@ class NodeTable:
 
     def close(self) -> None:
         """Close every descriptor, the root's too."""
+        self._close_last = os.close
         for node in list(self._open):
             self._close(node)
         self._nodes.clear()
@@ -298,88 +286,6 @@ class NodeTable:
 
     def _close(self, node: Node) -> None:
         if node._fd >= 0:
-            os.close(node._fd)
+            (self._close_last if node.large else os.close)(node._fd)
             node._fd = -1
             self._open.pop(node, None)
-
-
-def reopen(route: Route) -> int:
-    """Open the node that *route* leads to; return the descriptor. Blocks.
-
-    Raises ESTALE when its inode cannot be found.
-    """
-    last = route.steps[-1]
-    # A handle is good on its own filesystem only, and the root's is the one at hand.
-    if last.handle is not None and last.key[0] == route.device:
-        # Not permitted, or not known to a filesystem in user space any more: there are names.
-        with contextlib.suppress(PermissionError, StaleHandle):
-            fd = _open_handle(route.root, last.handle)
-            _check(fd, last)
-            return fd
-    directory, fd = route.base, -1
-    for step in route.steps:
-        try:
-            found = os.open(step.name, _OPEN_FLAGS, dir_fd=directory)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            # Not ENOENT, which the kernel would take for the last word: the inode may have
-            # another name, under which it is found after ESTALE.
-            raise OSError(errno.ESTALE, "the name is gone", step.name) from error
-        finally:
-            if fd >= 0:
-                os.close(fd)
-        directory = fd = found
-        _check(fd, step)
-    return fd
-
-
-class StaleHandle(Exception):
-    """The filesystem does not know a handle any more."""
-
-
-def _open_handle(root: int, handle: bytes) -> int:
-    try:
-        return open_file_handle(root, handle, _OPEN_FLAGS)
-    except OSError as error:
-        if error.errno == errno.ESTALE:
-            raise StaleHandle from error
-        raise
-
-
-def _check(fd: int, step: Step) -> None:
-    """Close *fd* and raise ESTALE unless it is what *step* has to lead to."""
-    try:
-        info = os.fstat(fd)
-        right = (info.st_dev, info.st_ino) == step.key and _generation(
-            _handle(fd)
-        ) == step.generation
-    except BaseException:
-        os.close(fd)
-        raise
-    if not right:
-        os.close(fd)
-        raise OSError(errno.ESTALE, "another file has taken the name", step.name)
-
-
-def look(directory: int, name: bytes) -> tuple[os.stat_result, bytes | None]:
-    """Return the attributes and the file handle of *name* in *directory*. Blocks."""
-    return os.stat(name, dir_fd=directory, follow_symlinks=False), _handle(directory, name)
-
-
-def look_open(fd: int) -> tuple[os.stat_result, bytes | None]:
-    """Return the attributes and the file handle of what *fd* is open on. Blocks."""
-    return os.fstat(fd), _handle(fd)
-
-
-def _handle(directory: int, name: bytes = b"") -> bytes | None:
-    try:
-        return file_handle(directory, name)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ENOSYS):
-            return None
-        raise
-
-
-def _generation(handle: bytes | None) -> int:
-    if handle is None:
-        return 0
-    return int.from_bytes(hashlib.blake2b(handle, digest_size=8).digest(), "little")

@@ -16,13 +16,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from tmemfs.syscalls import renameat2
 from tmemfs.volumes.backing import Backing
-from tmemfs.volumes.nodes import Node, NodeTable, Route, look, reopen
+from tmemfs.volumes.nodes import Node, NodeTable
+from tmemfs.volumes.routes import Route, look, reopen
 
 T = TypeVar("T")
 Stat = os.stat_result
 Found = tuple[Node, Stat]
 Look = tuple[Stat, bytes | None]
 
+# Blocks of 512 bytes; to free so many may take some milliseconds.
+_LARGE = 1 << 14
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -262,7 +265,7 @@ class Tree:
         self._changed(node, before, after)
         if not after.st_nlink:
             # No name leads there any more; only the descriptor does.
-            node.keep_open()
+            node.keep_open(large=after.st_blocks > _LARGE)
 
 
 class Reach:
