@@ -63,6 +63,39 @@ def test_our_own_keys() -> None:
     assert (made.attr_timeout, made.entry_timeout) == (0.5, 0.0)
 
 
+def test_how_far_a_cache_is_believed() -> None:
+    made = asked()
+    assert (made.cache, made.writeback, made.readahead, made.trace) == (
+        "open",
+        False,
+        4 << 20,
+        None,
+    )
+    made = asked("cache=none", "readahead=0", "trace=/tmp/t")
+    assert (made.cache, made.readahead, made.trace) == ("none", 0, "/tmp/t")
+    assert (made.attr_timeout, made.entry_timeout) == (1.0, 1.0)
+    made = asked("cache=always", "writeback", "entry_timeout=5")
+    assert (made.cache, made.writeback) == ("always", True)
+    assert (made.attr_timeout, made.entry_timeout) == (86400.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["cache=sometimes"], "cache: 'sometimes' must be none, open or always"),
+        (["cache=none", "writeback"], "with cache=none the kernel keeps nothing"),
+        (["readahead=65M"], "readahead: must be at most 64M"),
+        (["readahead=much"], "readahead: 'much' is not a size"),
+        (["trace=here"], "trace: 'here' must be an absolute path"),
+        (["writeback=yes"], "the option 'writeback' takes no value"),
+        (["cache"], "the option 'cache' needs a value"),
+    ],
+)
+def test_what_a_cache_cannot_be(options: list[str], told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        asked(*options)
+
+
 def test_a_later_option_wins() -> None:
     made = asked("budget=1M", "ro", "noexec", "budget=2M", "exec", "rw")
     assert made.budget == 2 << 20
