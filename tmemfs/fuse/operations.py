@@ -379,6 +379,7 @@ class Operations(pyfuse3.Operations):
         # Of these two the kernel wants to know the number alone.
         dots = {b".": parent, b"..": parent.parent or parent}
         found = await self._tree.lookup_many(parent, [name for name in names if name not in dots])
+        self._volume.listed(parent, found, first=b"." in names)
         return [
             *((None, self._dot(dots[name])) for name in names if name in dots),
             *(looked and (looked[0], self._found(*looked)) for looked in found),

@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
+
+import trio
 
 from tmemfs.config import CacheMode
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
@@ -23,9 +26,10 @@ from tmemfs.volumes.backing import Backing
 from tmemfs.volumes.filedata import FileData, Ours, stamp
 from tmemfs.volumes.fills import Filler
 from tmemfs.volumes.nodes import Node, NodeTable
-from tmemfs.volumes.openfiles import OpenFile, OpenFiles
+from tmemfs.volumes.openfiles import SMALL, OpenFile, OpenFiles
+from tmemfs.volumes.siblings import Siblings
 from tmemfs.volumes.trace import Trace
-from tmemfs.volumes.tree import Stat, Tree, inode_path
+from tmemfs.volumes.tree import Found, Stat, Tree, inode_path
 
 
 class CacheVolume:
@@ -72,6 +76,8 @@ class CacheVolume:
         self.mode = mode
         self.writeback = writeback
         self.filler = Filler(self.backing, self.files, pool.page_size)
+        self._siblings = Siblings()
+        self._coming: dict[Node, trio.Event] = {}
         self._pool = pool
         self.readahead = readahead
         self._page_size = pool.page_size
@@ -98,6 +104,11 @@ class CacheVolume:
 
     async def open(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
         """Open a file; return it, and whether the kernel may keep the pages it has of it."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
+            for sibling in self._siblings.opened(node):
+                background.start(self._bring, sibling)
+            if node in self._coming:
+                await self._coming[node].wait()
         file, keep = await self.files.open(node, flags)
         if flags & os.O_TRUNC:
             try:
@@ -107,6 +118,34 @@ class CacheVolume:
                 await self.release(file)
                 raise
         return file, keep
+
+    def listed(self, parent: Node, found: Iterable[Found | None], *, first: bool) -> None:
+        """Take note of what a listing of *parent* says; its *first* part begins it anew."""
+        if self.backing.local or not self.readahead:
+            return
+        small = [
+            node
+            for node, info in filter(None, found)
+            if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= SMALL
+        ]
+        self._siblings.listed(parent, small, first=first)
+
+    async def _bring(self, node: Node) -> None:
+        """Have a small file in the pool before it is asked for: an open is all that it takes."""
+        if node in self._coming or node not in self.nodes:
+            return
+        if node.data is not None or self._pool.stamp(node.object_id):
+            return
+        self._coming[node] = trio.Event()
+        self.nodes.hold(node)
+        try:
+            file, _ = await self.files.open(node, os.O_RDONLY)
+            self.backing.counters.readahead_reads += 1
+            self.backing.counters.readahead_pages += -(-file.data.size // self._page_size)
+            await self.release(file)
+        finally:
+            self.nodes.let_go(node)
+            self._coming.pop(node).set()
 
     # -- bytes -------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Node:
         "data",
         "device",
         "generation",
+        "holders",
         "inode",
         "is_directory",
         "large",
@@ -76,6 +77,8 @@ class Node:
         self.changed = 0
         """the number of the last change that we have made to the file's bytes"""
         self.large = False
+        self.holders = 0
+        """open files, and whatever else goes on although the kernel may have forgotten the inode"""
         self._table = table
         self._handle = handle
         self._fd = -1
@@ -158,6 +161,7 @@ class NodeTable:
         self._close_last = close_last
         self._holds = holds
         self._forgotten: set[Node] = set()
+        self._leaving: set[Node] = set()
         self._root_fd = root_fd
         # By number where the device is the root's, which saves a tuple for each of very many.
         self._nodes: dict[int | Key, Node] = {}
@@ -196,6 +200,7 @@ class NodeTable:
         elif node is not self.root:
             node.parent, node.name = parent, name
             self._forgotten.discard(node)
+            self._leaving.discard(node)
         return node
 
     def known(self, info: os.stat_result) -> Node | None:
@@ -206,11 +211,30 @@ class NodeTable:
         """Return the node of that inode number on the root's filesystem, if it is known."""
         return self._nodes.get(inode)
 
+    def __contains__(self, node: Node) -> bool:
+        return self._nodes.get(self._place(*node.key)) is node
+
+    def hold(self, node: Node) -> None:
+        """Let *node* stay the one of its inode, and its descriptor open, until `let_go`."""
+        node.holders += 1
+        node.pin()
+
+    def let_go(self, node: Node) -> None:
+        """End one `hold`. What was to be forgotten meanwhile is, with the last."""
+        node.unpin()
+        node.holders -= 1
+        if not node.holders and node in self._leaving:
+            self.forget(node)
+
     def forget(self, node: Node) -> None:
-        """Close what *node* holds: neither the kernel nor an open file knows it any more."""
+        """Close what *node* holds: the kernel does not know it any more."""
         if node is self.root:
             return
-        if self._holds and node.is_open and self._nodes.get(self._place(*node.key)) is node:
+        if node.holders:
+            self._leaving.add(node)
+            return
+        self._leaving.discard(node)
+        if self._holds and node.is_open and node in self:
             self._forgotten.add(node)
             return
         self._drop(node)

@@ -25,7 +25,7 @@ _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLO
 
 # A file of so many bytes is read as soon as it is opened where each of the two is a journey over a
 # network, and a thread's work here: hardly anybody opens a small file for anything else.
-_SMALL = 64 << 10
+SMALL = 64 << 10
 
 
 class OpenFile:
@@ -121,7 +121,7 @@ class OpenFiles:
         if not data.opens:
             file.node.data = None
             mine.append(data.fd)
-        file.node.unpin()
+        self._tree.nodes.let_go(file.node)
         self.count -= 1
         for fd in mine:
             if fd >= 0:
@@ -145,7 +145,7 @@ class OpenFiles:
 
     async def _open_to_read(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
         if node.data is None and not self._pool.stamp(node.object_id):
-            opened, block = await self._open(node, flags, 0 if self._backing.local else _SMALL)
+            opened, block = await self._open(node, flags, 0 if self._backing.local else SMALL)
             file, keep = self._attach(node, -1, block.info, flags)
             _share(file.data, opened)
             if block.data:
@@ -172,7 +172,7 @@ class OpenFiles:
         if node.data is None:
             node.data = FileData(self._pool, node.object_id, self._backing, checks=self._checks)
         keep = node.data.opened(info)
-        node.pin()
+        self._tree.nodes.hold(node)
         self.count += 1
         return OpenFile(node, fd, node.data, flags), keep
 
