@@ -64,12 +64,12 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     core, steps = hardening.safe_core(config)
     client = core.new_client("mount")
     cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
-    kinds = _kinds(root)
+    kinds = _kinds(root, config.source)
     volume = CacheVolume(
         root,
         cache_pool,
-        local=bool(kinds) and not any(kind.startswith(_REMOTE) for kind in kinds),
-        holds=any(kind.startswith("fuse") for kind in kinds),
+        local=bool(kinds[0]) and not any(kind.startswith(_REMOTE) for kind in kinds[0] | kinds[1]),
+        holds=any(kind.startswith("fuse") for kind in kinds[0]),
         descriptors=_descriptors(),
         mode=config.cache,
         believe=config.attr_timeout,
@@ -201,8 +201,16 @@ def _descriptors() -> int:
     return hard // 2
 
 
-def _kinds(root: int) -> list[str]:
-    """What kind of filesystem the directory is on; none where that cannot be told."""
+def _kinds(root: int, source: str) -> tuple[set[str], set[str]]:
+    """The kinds of filesystem that *source*, open as *root*, is on, and of those mounted below.
+
+    None of the former where that cannot be told.
+    """
     device = os.fstat(root).st_dev
     numbers = (os.major(device), os.minor(device))
-    return [mount.fstype for mount in system.read_mounts() if mount.device == numbers]
+    mounts = system.read_mounts()
+    below = source.rstrip("/") + "/"
+    return (
+        {mount.fstype for mount in mounts if mount.device == numbers},
+        {mount.fstype for mount in mounts if mount.mountpoint.startswith(below)},
+    )

@@ -9,7 +9,7 @@ import trio
 from page_data import run
 from rig import Rig, left_alone
 
-from tmemfs.volumes import openfiles, tree
+from tmemfs.volumes import backing, openfiles, tree
 
 PAGE = 4096
 
@@ -238,3 +238,149 @@ async def test_an_inode_that_is_held_is_found_again(new_rig: Callable[..., Rig])
     (rig.root / "g").write_bytes(b"")
     await rig.read_anew("g")
     assert await rig.node("f") is not node
+
+
+# -- what a second reading found ----------------------------------------------------------------
+
+
+async def test_a_change_of_ours_that_fails_hides_nobody_elses(rig: Rig) -> None:
+    await kept(rig, b"a" * 8 * PAGE)
+    file = await rig.open("f")
+    with open(rig.root / "f", "r+b") as behind:
+        behind.seek(7 * PAGE)
+        behind.write(b"b" * PAGE)
+    with pytest.raises(OSError, match="large"):
+        await rig.volume.truncate(file, 1 << 62)
+    assert await rig.read(file) == (rig.root / "f").read_bytes()
+    await rig.volume.release(file)
+
+
+async def test_changes_of_ours_that_overlap_hide_nobody_elses(rig: Rig) -> None:
+    await kept(rig, b"a" * 8 * PAGE)
+    file = await rig.open("f")
+    with open(rig.root / "f", "r+b") as behind:
+        behind.seek(7 * PAGE)
+        behind.write(b"b" * PAGE)
+    async with trio.open_nursery() as nursery:
+        for index in range(4):
+            nursery.start_soon(rig.volume.write, file, index * PAGE, b"c" * PAGE)
+    assert await rig.read(file) == (rig.root / "f").read_bytes()
+    await rig.volume.release(file)
+
+
+async def test_a_small_file_that_changes_while_it_is_read(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = far.root / "f"
+    path.write_bytes(b"a" * 100)
+    left_alone(path)
+    real = backing._read_all
+
+    def read(*args: int) -> bytes:
+        found = real(*args)
+        path.write_bytes(b"b" * 100)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backing, "_read_all", read)
+        file = await far.open("f", os.O_RDONLY)
+    assert await far.read(file) == b"b" * 100
+    await far.volume.release(file)
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_no_zeros_where_a_file_is_cut_and_written_while_it_is_read(
+    new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    rig = new_rig(local=local)
+    path = rig.root / "f"
+    path.write_bytes(b"a" * 20 * PAGE)
+    file = await rig.open("f", os.O_RDONLY)
+    rig.volume.backing._cannot_ask.add(os.stat(path).st_dev)
+    real = backing._read_all
+
+    def read(*args: int) -> bytes:
+        os.truncate(path, PAGE)
+        found = real(*args)
+        path.write_bytes(b"b" * 20 * PAGE)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backing, "_read_all", read)
+        found = await rig.read(file)
+    assert found == b"a" * PAGE
+    assert await rig.read(file) == b"b" * 20 * PAGE
+    await rig.volume.release(file)
+
+
+async def test_cache_always_notices_a_size_after_a_write_of_ours(
+    new_rig: Callable[..., Rig],
+) -> None:
+    rig = new_rig(mode="always")
+    file = await rig.create("f", b"a" * 1000)
+    await rig.volume.release(file)
+    with open(rig.root / "f", "ab") as behind:
+        behind.write(b"b" * 1000)
+    assert await rig.read_anew("f") == (rig.root / "f").read_bytes()
+
+
+async def test_files_that_are_gone_are_not_held(new_rig: Callable[..., Rig]) -> None:
+    rig = new_rig(holds=True)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(50):
+        (rig.root / f"f{number}").write_bytes(b"x")
+        node = await rig.node(f"f{number}")
+        await rig.read_anew(f"f{number}")
+        await rig.tree.unlink(rig.volume.nodes.root, f"f{number}".encode())
+        rig.volume.nodes.forget(node)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_the_last_reader_closes_while_a_name_goes(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kept(far, run(20, 2))
+    file = await far.open("f", os.O_RDONLY)
+    before = len(os.listdir("/proc/self/fd"))
+    real, hold, reached = openfiles._open_and_read, trio.Event(), trio.Event()
+
+    def late(*args: object) -> object:
+        found = real(*args)  # type: ignore[arg-type]
+        trio.from_thread.run_sync(reached.set)
+        trio.from_thread.run(hold.wait)
+        return found
+
+    with trio.fail_after(60), monkeypatch.context() as patch:
+        patch.setattr(openfiles, "_open_and_read", late)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(far.tree.unlink, far.volume.nodes.root, b"f")
+            await reached.wait()
+            await far.volume.release(file)
+            hold.set()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_an_open_does_not_wait_for_a_writer_to_rest(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets in, and believes nothing that it has seen."""
+    (far.root / "f").write_bytes(b"")
+    writer = await far.open("f")
+    real, count = os.fstat, 0
+
+    def busy(fd: int) -> os.stat_result:
+        """Each look is passed by a write."""
+        nonlocal count
+        info = real(fd)
+        if fd not in (writer.fd, writer.node.fd):
+            count += 1
+            trio.from_thread.run(far.volume.write, writer, count, b"x")
+        return info
+
+    with trio.fail_after(60), monkeypatch.context() as patch:
+        patch.setattr("tmemfs.volumes.openfiles.os.fstat", busy)
+        file = await far.open("f", os.O_RDWR)
+    assert count < 10
+    assert await far.read(file) == (far.root / "f").read_bytes()
+    for opened in (file, writer):
+        await far.volume.release(opened)

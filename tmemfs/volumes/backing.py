@@ -85,12 +85,21 @@ class Backing:
         return trio.CapacityLimiter(_THREADS_OF_A_FILE)
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Make a call that only a network may delay: a name, an attribute, an open, a close."""
+        """Make a call that only a network may delay: to look at a name, an open, a close.
+
+        When the mount ends, it is left behind.
+        """
         if self.local:
             return function(*args)
         return await trio.to_thread.run_sync(
             function, *args, limiter=self._for_names, abandon_on_cancel=True
         )
+
+    async def make(self, function: Callable[..., T], *args: Any) -> T:
+        """Make a call that changes a name or an attribute: one that is not left behind."""
+        if self.local:
+            return function(*args)
+        return await trio.to_thread.run_sync(function, *args, limiter=self._for_names)
 
     async def wait(
         self, file: trio.CapacityLimiter, function: Callable[..., T], *args: Any, safe: bool = False

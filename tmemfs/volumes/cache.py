@@ -137,14 +137,14 @@ class CacheVolume:
         if node.data is not None or self._pool.stamp(node.object_id):
             return
         self._coming[node] = trio.Event()
-        self.nodes.hold(node)
+        node.pin()
         try:
             file, _ = await self.files.open(node, os.O_RDONLY)
             self.backing.counters.readahead_reads += 1
             self.backing.counters.readahead_pages += -(-file.data.size // self._page_size)
             await self.release(file)
         finally:
-            self.nodes.let_go(node)
+            node.unpin()
             self._coming.pop(node).set()
 
     # -- bytes -------------------------------------------------------------------------------
@@ -203,9 +203,9 @@ class CacheVolume:
     async def _read_rest(
         self, file: OpenFile, first: int, pages: list[bytes | None], offset: int, end: int
     ) -> memoryview:
-        await self.filler.fill(file, first, pages)
-        # Somebody may have cut the file meanwhile.
-        end = max(min(end, file.data.size), offset)
+        seen = await self.filler.fill(file, first, pages)
+        # Somebody may have cut the file meanwhile, and extended it again.
+        end = max(int(min(end, file.data.size, seen)), offset)
         start = first * self._page_size
         return memoryview(b"".join(pages))[offset - start : end - start]  # type: ignore[arg-type]
 
@@ -218,6 +218,7 @@ class CacheVolume:
         # the mount the file may have grown. Elsewhere than there, it writes back a mapping.
         at_end = file.flags & os.O_APPEND and offset == file.node.told
         flags = os.RWF_APPEND if at_end and not self.writeback else 0
+        self._look_before(file)
         before, after = data.edges(offset, offset + len(buf))
         with self._changing(file, first, count) as ours:
             size = max(data.size, offset + len(buf))
@@ -235,6 +236,7 @@ class CacheVolume:
 
     async def truncate(self, file: OpenFile, size: int) -> None:
         """Cut or extend a file to *size* bytes."""
+        self._look_before(file)
         first = min(size, file.data.size) // self._page_size
         with self._changing(file, first, INDEX_LIMIT - first) as ours:
             ours.made = await self.backing.change(file.data.threads, os.ftruncate, file.fd, size)
@@ -249,6 +251,7 @@ class CacheVolume:
         end = offset + length
         first = offset // self._page_size
         count = (end - 1) // self._page_size + 1 - first
+        self._look_before(file)
         with self._changing(file, first, count) as ours:
             ours.made = await self.backing.change(
                 file.data.threads, fallocate, file.fd, mode, offset, length
@@ -299,6 +302,12 @@ class CacheVolume:
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _look_before(self, file: OpenFile) -> None:
+        """Before a change of ours: somebody else's must not hide behind it."""
+        # Over a network the thread that makes the change looks.
+        if self.backing.local:
+            file.data.notice(os.fstat(file.fd))
+
     @contextlib.contextmanager
     def _changing(self, file: OpenFile, first: int, count: int) -> Iterator[Ours]:
         """Around a change of ours to *count* pages of a file (see `FileData.change`)."""
@@ -331,7 +340,8 @@ class CacheVolume:
         """A name of *node* goes; who has it open must be able to read on without it."""
         # Where the filesystem is local its inode will do for that.
         if node.data is not None and not self.backing.local:
-            await self.files.open_data(node, node.data, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # who may not read it does not
+                await self.files.open_data(node, node.data, os.O_RDONLY)
 
     def _close_by_and_by(self, fd: int) -> None:
         background.start(self.backing.wait, self.backing.limiter(), os.close, fd)

@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import trio
+
 from tmemfs.errors import CorruptPage
 from tmemfs.tmem import Pool
 from tmemfs.volumes.backing import Backing, Change
@@ -56,6 +58,7 @@ class FileData:
         "generation",
         "looked",
         "object_id",
+        "opening",
         "opens",
         "size",
         "threads",
@@ -67,6 +70,8 @@ class FileData:
         self.opens = 0
         self.fd = -1
         """by which all read who only read, from the first time on that one has to"""
+        self.opening: trio.Event | None = None
+        """set while that descriptor is being opened"""
         self.unlinked = False
         """whether its last name has gone"""
         self.generation = 0
@@ -96,6 +101,9 @@ class FileData:
             kept = not self._checks or (self._fresh and self._trusted)
             if not kept and not self.changing:
                 self.lose(info)
+            elif not kept:
+                self.generation += 1
+                self._pool.flush_object(self.object_id)
         else:
             self._adopt(info)
             noted = self._pool.stamp(self.object_id)
@@ -111,7 +119,7 @@ class FileData:
         self.opens -= 1
         if not self.opens and self.unlinked:
             self._pool.flush_object(self.object_id)
-        elif not self.opens and not self._fresh:
+        elif not self.opens and not self._fresh and self._checks:
             # The next open must tell the kernel to drop its pages, so it must not find ours.
             self._pool.set_stamp(self.object_id, 0)
 
@@ -155,7 +163,7 @@ class FileData:
     def put(self, first: int, pages: bytes) -> None:
         """Put whole pages, which are as new as the stamp."""
         self._pool.put_many(self.object_id, first, pages)
-        self._pool.set_stamp(self.object_id, self._stamp if self._trusted else 0)
+        self._note_stamp()
 
     def edges(self, start: int, end: int) -> tuple[bytes | None, bytes | None]:
         """Return what surrounds the bytes *start* to *end* in their first and their last page.
@@ -238,22 +246,34 @@ class FileData:
                 self._adopt(os.fstat(fd))
             elif made and ours.alone:
                 self._adopt(made.after)
-            else:
-                # It failed, or others were at it, and what was seen last is not known to be the
-                # last: the next look finds it changed.
-                self._stamp, self.looked = 0, -math.inf
-                if made:
-                    self.size = max(self.size, made.after.st_size)
+            if not (made and ours.alone):
+                # It failed, or others were at it, and what they hide has not been looked for.
+                self.doubt(made.after if made else None)
             # Our own change has moved the times. If somebody else has changed other pages at the
             # same time, nothing tells: the next open has to begin afresh.
             self._trusted = False
-            self._pool.set_stamp(self.object_id, 0)
+            self._note_stamp()
+
+    def doubt(self, info: os.stat_result | None) -> None:
+        """Let the next look find the file changed: *info* may not be the latest."""
+        self._stamp, self.looked = 0, -math.inf
+        if info is not None:
+            # Where it ends is looked for at the end; too early an end would hide bytes.
+            self.size = max(self.size, info.st_size)
 
     def restamp(self, before: os.stat_result, after: os.stat_result) -> None:
         """Our own doing has changed the file's times from *before* to *after*, not its bytes."""
         if self._stamp == stamp(before):
             self._stamp = stamp(after)
-            self._pool.set_stamp(self.object_id, self._stamp if self._trusted else 0)
+            self._note_stamp()
+
+    def _note_stamp(self) -> None:
+        """Note with the pages what the next open has to find of the file to keep them."""
+        if self._checks:
+            noted = self._stamp if self._trusted else 0
+        else:
+            noted = self._stamp or self.size | _SET
+        self._pool.set_stamp(self.object_id, noted)
 
     def _adopt(self, info: os.stat_result) -> None:
         self.looked = time.monotonic()

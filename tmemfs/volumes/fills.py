@@ -7,6 +7,7 @@ done behind its back. Until it is done the bytes are found in the fill.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -29,7 +30,7 @@ _AHEAD = 32 << 20
 class Fill:
     """A read of *count* pages from *first* on, begun in a *generation* of the file's data."""
 
-    __slots__ = ("count", "done", "first", "generation", "pages")
+    __slots__ = ("count", "done", "end", "first", "generation", "pages")
 
     def __init__(self, first: int, count: int, generation: int) -> None:
         self.first = first
@@ -37,6 +38,8 @@ class Fill:
         self.generation = generation
         self.pages: memoryview | None = None
         """what was read, zeros behind the end of the file; None as long as, or if, there is none"""
+        self.end: float = math.inf
+        """where the file was seen to end"""
         self.done = trio.Event()
 
 
@@ -54,11 +57,13 @@ class Filler:
         self._files = files
         self._ahead = 0
 
-    async def fill(self, file: OpenFile, first: int, pages: list[bytes | None]) -> None:
+    async def fill(self, file: OpenFile, first: int, pages: list[bytes | None]) -> float:
         """Replace each None in *pages*, which start at page *first*, by what the file has there.
 
-        Pages are memoryviews then, of zeros behind the end of the file.
+        Pages are memoryviews then, of zeros behind the end of the file. Returns where the file was
+        seen to end, infinity if it was not.
         """
+        end = math.inf
         while None in pages:
             mine, others = self._fills_for(file.data, first, pages)
             try:
@@ -75,6 +80,8 @@ class Filler:
             for fill in (*mine, *others):
                 if fill.pages is not None:  # else somebody's read has failed: now it is ours to
                     self._hand_out(fill.first, fill.pages, first, pages)
+                    end = min(end, fill.end)
+        return end
 
     def _fills_for(
         self, data: FileData, first: int, pages: list[bytes | None]
@@ -143,10 +150,12 @@ class Filler:
             fd = await self._files.reader(file)
             wanted = min(fill.count * size, max(data.size - start, 0))
             block = await self._backing.read(data.threads, fd, start, wanted)
+            fill.pages = memoryview(block.data.ljust(fill.count * size, b"\0"))
         except BaseException:
             self._abandon(data, fill)
             raise
-        fill.pages = memoryview(block.data.ljust(fill.count * size, b"\0"))
+        if len(block.data) < fill.count * size:
+            fill.end = start + len(block.data)
         if data.generation == fill.generation:
             data.notice(block.info)
         fill.done.set()
@@ -160,9 +169,9 @@ class Filler:
         """Put what was read: at once if that takes no time, else by and by."""
         if fill.count * self._page_size <= _SLICE:
             assert fill.pages is not None
+            file.data.fills.remove(fill)
             if self._current(file.data, fill):
                 file.data.put(fill.first, bytes(fill.pages))
-            file.data.fills.remove(fill)
             return
         file.uses += 1
         background.start(self._put_later, file, fill)

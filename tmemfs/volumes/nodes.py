@@ -44,12 +44,12 @@ class Node:
         "data",
         "device",
         "generation",
-        "holders",
         "inode",
         "is_directory",
         "large",
         "lookups",
         "name",
+        "nameless",
         "parent",
         "told",
     )
@@ -77,8 +77,8 @@ class Node:
         self.changed = 0
         """the number of the last change that we have made to the file's bytes"""
         self.large = False
-        self.holders = 0
-        """open files, and whatever else goes on although the kernel may have forgotten the inode"""
+        self.nameless = False
+        """whether its last name has gone: nothing leads to it but its descriptor"""
         self._table = table
         self._handle = handle
         self._fd = -1
@@ -104,13 +104,20 @@ class Node:
         """The descriptor that it has now, below 0 for none."""
         return self._fd
 
+    @property
+    def pinned(self) -> bool:
+        """Whether somebody needs it, or its descriptor, whatever the kernel knows."""
+        return self._pins > 0
+
     def pin(self) -> None:
-        """Let the descriptor, if there is one, stay open until `unpin`."""
+        """Let it stay the node of its inode, and its descriptor open, until `unpin`."""
         self._pins += 1
 
     def unpin(self) -> None:
-        """Take one `pin` back."""
+        """Take one `pin` back. What was to be forgotten meanwhile is, with the last."""
         self._pins -= 1
+        if not self._pins and self in self._table.leaving and not self.lookups:
+            self._table.forget(self)
 
     def __enter__(self) -> int:
         # Pinned first, or making room among the descriptors could close this very one.
@@ -137,7 +144,8 @@ class Node:
 
         What it holds is freed then, which takes long if it is *large*.
         """
-        self.__enter__()
+        with self:
+            self.nameless = True
         self.large = large
 
 
@@ -161,7 +169,8 @@ class NodeTable:
         self._close_last = close_last
         self._holds = holds
         self._forgotten: set[Node] = set()
-        self._leaving: set[Node] = set()
+        self.leaving: set[Node] = set()
+        """nodes to be forgotten with their last pin"""
         self._root_fd = root_fd
         # By number where the device is the root's, which saves a tuple for each of very many.
         self._nodes: dict[int | Key, Node] = {}
@@ -199,8 +208,6 @@ class NodeTable:
             self._most = max(self._most, len(self._nodes))
         elif node is not self.root:
             node.parent, node.name = parent, name
-            self._forgotten.discard(node)
-            self._leaving.discard(node)
         return node
 
     def known(self, info: os.stat_result) -> Node | None:
@@ -214,27 +221,18 @@ class NodeTable:
     def __contains__(self, node: Node) -> bool:
         return self._nodes.get(self._place(*node.key)) is node
 
-    def hold(self, node: Node) -> None:
-        """Let *node* stay the one of its inode, and its descriptor open, until `let_go`."""
-        node.holders += 1
-        node.pin()
-
-    def let_go(self, node: Node) -> None:
-        """End one `hold`. What was to be forgotten meanwhile is, with the last."""
-        node.unpin()
-        node.holders -= 1
-        if not node.holders and node in self._leaving:
-            self.forget(node)
-
     def forget(self, node: Node) -> None:
-        """Close what *node* holds: the kernel does not know it any more."""
+        """Close what *node* holds, now or when it is not pinned any more.
+
+        The kernel does not know it any more.
+        """
         if node is self.root:
             return
-        if node.holders:
-            self._leaving.add(node)
+        if node.pinned:
+            self.leaving.add(node)
             return
-        self._leaving.discard(node)
-        if self._holds and node.is_open and node in self:
+        self.leaving.discard(node)
+        if self._holds and node.is_open and not node.nameless and node in self:
             self._forgotten.add(node)
             return
         self._drop(node)
@@ -300,10 +298,10 @@ class NodeTable:
 
     def _shrink(self) -> None:
         while len(self._open) > self.limit:
-            idle = next((node for node in self._open if not node._pins), None)
+            idle = next((n for n in self._open if not (n.pinned or n.nameless)), None)
             if idle is None:
                 break
-            if idle in self._forgotten:
+            if idle in self._forgotten and not idle.lookups:
                 self._drop(idle)
             else:
                 self._close(idle)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 
+import trio
+
 from tmemfs.syscalls import fstat_synced
 from tmemfs.tmem import Pool
 from tmemfs.volumes.backing import Backing, Block, read_block
-from tmemfs.volumes.filedata import FileData
+from tmemfs.volumes.filedata import FileData, stamp
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.readahead import Window
 from tmemfs.volumes.routes import look_open
@@ -26,6 +28,9 @@ _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLO
 # A file of so many bytes is read as soon as it is opened where each of the two is a journey over a
 # network, and a thread's work here: hardly anybody opens a small file for anything else.
 SMALL = 64 << 10
+# So often an open looks at a file that is being written through us, before it gives up to see it
+# at rest.
+_LOOKS = 3
 
 
 class OpenFile:
@@ -78,8 +83,8 @@ class OpenFiles:
         flags = self._access(flags)
         if flags & os.O_ACCMODE == os.O_RDONLY:
             return await self._open_to_read(node, flags)
-        opened, block = await self._open(node, flags, 0)
-        return self._attach(node, opened, block.info, flags)
+        opened, block, latest = await self._open(node, flags, 0)
+        return self._attach(node, opened, block.info, flags, latest)
 
     async def create(
         self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
@@ -106,10 +111,19 @@ class OpenFiles:
         return file.data.fd
 
     async def open_data(self, node: Node, data: FileData, flags: int) -> None:
-        """Open the descriptor that all readers share, unless it is open."""
-        if data.fd < 0:
-            flags = flags & _OPEN_FLAGS & ~os.O_ACCMODE
-            _share(data, (await self._tree.on(node, _open_and_read, flags, 0))[0])
+        """Open the descriptor that all readers share, unless it is open or nobody reads any more."""
+        while data.fd < 0 and data.opens:
+            if data.opening is not None:
+                await data.opening.wait()
+                continue
+            data.opening = trio.Event()
+            try:
+                flags = flags & _OPEN_FLAGS & ~os.O_ACCMODE
+                opened, _ = await self._tree.on(node, _open_and_read, flags, 0)
+                await self._share(data, opened)
+            finally:
+                data.opening.set()
+                data.opening = None
 
     async def release(self, file: OpenFile) -> None:
         """End one use of an open file; it is closed with the last."""
@@ -121,11 +135,17 @@ class OpenFiles:
         if not data.opens:
             file.node.data = None
             mine.append(data.fd)
-        self._tree.nodes.let_go(file.node)
+        file.node.unpin()
         self.count -= 1
+        errors = []
         for fd in mine:
             if fd >= 0:
-                await self._backing.call(os.close, fd)
+                try:
+                    await self._backing.call(os.close, fd)
+                except OSError as error:  # of a write that failed late
+                    errors.append(error)
+        if errors:
+            raise errors[0]
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -135,44 +155,56 @@ class OpenFiles:
             flags ^= os.O_WRONLY | os.O_RDWR
         return flags
 
-    async def _open(self, node: Node, flags: int, wanted: int) -> tuple[int, Block]:
+    async def _open(self, node: Node, flags: int, wanted: int) -> tuple[int, Block, bool]:
+        """Open the file; return descriptor, what was read of it, and whether that is the latest."""
         asked = self._backing.changes
         opened, block = await self._tree.on(node, _open_and_read, flags & _OPEN_FLAGS, wanted)
-        while node.changed > asked:
-            asked = self._backing.changes
-            block = Block(b"", await self._backing.call(os.fstat, opened))
-        return opened, block
+        try:
+            for _ in range(_LOOKS):
+                if node.changed <= asked:
+                    return opened, block, True
+                asked = self._backing.changes
+                block = Block(b"", await self._backing.call(os.fstat, opened))
+        except BaseException:
+            os.close(opened)
+            raise
+        return opened, block, False
 
     async def _open_to_read(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
         if node.data is None and not self._pool.stamp(node.object_id):
-            opened, block = await self._open(node, flags, 0 if self._backing.local else SMALL)
-            file, keep = self._attach(node, -1, block.info, flags)
-            _share(file.data, opened)
+            wanted = 0 if self._backing.local else SMALL
+            opened, block, latest = await self._open(node, flags, wanted)
+            file, keep = self._attach(node, -1, block.info, flags, latest)
             if block.data:
                 self._backing.count_read(block)
                 if len(block.data) == file.data.size and not file.data.changing:
                     file.data.put_written(0, block.data, b"", b"")
+            await self._share(file.data, opened)
             return file, keep
         async with self._tree.reach(node) as fd:
-            while True:
+            for _ in range(_LOOKS):
                 asked = self._backing.changes
                 info = await self._backing.call(fstat_synced if self._checks else os.fstat, fd)
                 if node.changed <= asked:
                     break
-            file, keep = self._attach(node, -1, info, flags)
-        if not keep:
-            try:
-                await self.reader(file)  # whether it can be opened at all is to be told now
-            except BaseException:
-                await self.release(file)
-                raise
-        return file, keep
+            return self._attach(node, -1, info, flags, node.changed <= asked)
 
-    def _attach(self, node: Node, fd: int, info: Stat, flags: int) -> tuple[OpenFile, bool]:
+    async def _share(self, data: FileData, fd: int) -> None:
+        """Let *fd* be the descriptor that all readers share, if they need one."""
+        if data.fd < 0 and data.opens:
+            data.fd = fd
+        else:  # somebody else was quicker, or nobody reads any more
+            await self._backing.call(os.close, fd)
+
+    def _attach(
+        self, node: Node, fd: int, info: Stat, flags: int, latest: bool = True
+    ) -> tuple[OpenFile, bool]:
         if node.data is None:
             node.data = FileData(self._pool, node.object_id, self._backing, checks=self._checks)
         keep = node.data.opened(info)
-        self._tree.nodes.hold(node)
+        if not latest:
+            node.data.doubt(info)
+        node.pin()
         self.count += 1
         return OpenFile(node, fd, node.data, flags), keep
 
@@ -184,15 +216,11 @@ def _open_and_read(fd: int, flags: int, most: int) -> tuple[int, Block]:
         block = Block(b"", os.fstat(opened))
         if 0 < block.info.st_size <= most:
             with contextlib.suppress(OSError):  # it is told when somebody reads
-                block = read_block(opened, 0, block.info.st_size)
+                found = read_block(opened, 0, block.info.st_size)
+                # Who changes it meanwhile leaves other times, and what was read is of neither.
+                same = stamp(found.info) == stamp(block.info)
+                block = found if same else Block(b"", found.info)
     except BaseException:
         os.close(opened)
         raise
     return opened, block
-
-
-def _share(data: FileData, fd: int) -> None:
-    if data.fd < 0:
-        data.fd = fd
-    else:  # somebody else was quicker
-        os.close(fd)

@@ -57,6 +57,7 @@ class Tree:
         self.nodes = nodes
         self._backing = backing
         self._call = backing.call
+        self._make = backing.make
         self._seen = seen
         self._changed = changed
         self._leaving = leaving
@@ -136,7 +137,7 @@ class Tree:
     async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Found:
         """Make a directory that belongs to *caller*."""
         async with self.reach(parent) as directory:
-            await self._call(_make, os.mkdir, directory, name, stat.S_IMODE(mode), caller)
+            await self._make(_make, os.mkdir, directory, name, stat.S_IMODE(mode), caller)
         return await self.lookup(parent, name)
 
     async def mknod(
@@ -144,13 +145,13 @@ class Tree:
     ) -> Found:
         """Make a file, FIFO, socket or device node that belongs to *caller*."""
         async with self.reach(parent) as directory:
-            await self._call(_make, os.mknod, directory, name, mode, caller, device)
+            await self._make(_make, os.mknod, directory, name, mode, caller, device)
         return await self.lookup(parent, name)
 
     async def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> Found:
         """Make a symbolic link to *target* that belongs to *caller*."""
         async with self.reach(parent) as directory:
-            await self._call(_symlink, target, directory, name, caller)
+            await self._make(_symlink, target, directory, name, caller)
         return await self.lookup(parent, name)
 
     async def create(self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller) -> int:
@@ -159,12 +160,12 @@ class Tree:
         Where somebody behind the mount has made *name* first: ESTALE without ``O_EXCL``.
         """
         async with self.reach(parent) as directory:
-            return await self._call(_create, directory, name, stat.S_IMODE(mode), flags, caller)
+            return await self._make(_create, directory, name, stat.S_IMODE(mode), flags, caller)
 
     async def link(self, node: Node, parent: Node, name: bytes) -> Found:
         """Give *node* another name."""
         async with self.reach(node) as fd, self.reach(parent) as directory:
-            self._changed(node, *await self._call(_around, fd, _link, fd, directory, name))
+            self._changed(node, *await self._make(_around, fd, _link, fd, directory, name))
         return await self.lookup(parent, name)
 
     # -- removing and moving -----------------------------------------------------------------
@@ -192,7 +193,7 @@ class Tree:
             async with contextlib.AsyncExitStack() as stack:
                 fds = {node: await stack.enter_async_context(self.reach(node)) for node in known}
                 before = [await self._call(os.fstat, fd) for fd in fds.values()]
-                await self._call(renameat2, directory, name, new_directory, new_name, flags)
+                await self._make(renameat2, directory, name, new_directory, new_name, flags)
                 after = [await self._call(os.fstat, fd) for fd in fds.values()]
                 for node, old, new in zip(fds, before, after, strict=True):
                     self._settle(node, old, new)
@@ -244,7 +245,7 @@ class Tree:
     async def _change(self, node: Node, function: Callable[..., None], *args: Any) -> None:
         async with self.reach(node) as fd:
             path = inode_path(fd)
-            self._changed(node, *await self._call(_around, fd, function, path, *args))
+            self._changed(node, *await self._make(_around, fd, function, path, *args))
 
     async def _known(self, directory: int, name: bytes) -> Node | None:
         try:
@@ -255,11 +256,11 @@ class Tree:
     async def _removing(self, directory: int, name: bytes, function: Callable[..., None]) -> None:
         node = await self._known(directory, name)
         if node is None:
-            await self._call(_at, function, directory, name)
+            await self._make(_at, function, directory, name)
             return
         await self._leaving(node)
         async with self.reach(node) as fd:
-            self._settle(node, *await self._call(_around, fd, _at, function, directory, name))
+            self._settle(node, *await self._make(_around, fd, _at, function, directory, name))
 
     def _settle(self, node: Node, before: Stat, after: Stat) -> None:
         self._changed(node, before, after)
