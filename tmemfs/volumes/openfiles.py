@@ -111,7 +111,7 @@ class OpenFiles:
         return file.data.fd
 
     async def open_data(self, node: Node, data: FileData, flags: int) -> None:
-        """Open the descriptor that all readers share, unless it is open or nobody reads any more."""
+        """Open the descriptor that all readers share, unless it is open or nobody reads."""
         while data.fd < 0 and data.opens:
             if data.opening is not None:
                 await data.opening.wait()
