@@ -13,11 +13,11 @@ import trio
 from account import check_account
 
 from tmemfs.tmem import Core, Pool
-from tmemfs.volumes import backing, cache, filedata
+from tmemfs.volumes import backing, cache, filedata, openfiles, tree
 from tmemfs.volumes.cache import CacheVolume
+from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.openfiles import OpenFile
-from tmemfs.volumes.tree import Caller
 
 SECONDS = 60
 ME = Caller(os.geteuid(), os.getegid())
@@ -167,7 +167,7 @@ class Gate:
 @contextmanager
 def gate(monkeypatch: Any, name: str, *, before: bool = False) -> Iterator[Gate]:
     """A gate in the function `name` of the modules of cache volumes."""
-    module = backing if hasattr(backing, name) else cache
+    module = next(m for m in (backing, openfiles, tree, cache) if hasattr(m, name))
     made = Gate(getattr(module, name), before=before)
     with monkeypatch.context() as patch:
         patch.setattr(module, name, made)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import trio
 from page_data import run
-from rig import Rig, left_alone
+from rig import Rig, gate, left_alone
 
-from tmemfs.volumes import backing, openfiles, tree
+from tmemfs.volumes import backing, openfiles
 
 PAGE = 4096
 
@@ -111,21 +111,12 @@ async def test_attributes_from_before_a_write_do_not_undo_it(
 ) -> None:
     (far.root / "f").write_bytes(b"short")
     file = await far.open("f")
-    real, hold, reached = tree.look, trio.Event(), trio.Event()
-
-    def late(*args: object) -> object:
-        found = real(*args)  # type: ignore[arg-type]
-        trio.from_thread.run_sync(reached.set)
-        trio.from_thread.run(hold.wait)
-        return found
-
-    with trio.fail_after(60), monkeypatch.context() as patch:
-        patch.setattr(tree, "look", late)
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(far.tree.lookup, far.volume.nodes.root, b"f")
-            await reached.wait()
-            await far.volume.write(file, 5, b" and longer")
-            hold.set()
+            with gate(monkeypatch, "look") as looking:
+                nursery.start_soon(far.tree.lookup, far.volume.nodes.root, b"f")
+                await looking.reached.wait()
+                await far.volume.write(file, 5, b" and longer")
     assert file.data.size == 16
     assert await far.read(file) == b"short and longer"
     await far.volume.release(file)
@@ -136,14 +127,6 @@ async def test_an_open_looks_again_after_a_write_that_passed_it(
 ) -> None:
     (far.root / "f").write_bytes(b"short")
     writer = await far.open("f")
-    real, hold, reached = openfiles._open_and_read, trio.Event(), trio.Event()
-
-    def late(*args: object) -> object:
-        found = real(*args)  # type: ignore[arg-type]
-        trio.from_thread.run_sync(reached.set)
-        trio.from_thread.run(hold.wait)
-        return found
-
     opened = []
 
     async def open_it() -> None:
@@ -151,13 +134,11 @@ async def test_an_open_looks_again_after_a_write_that_passed_it(
 
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            with monkeypatch.context() as patch:
-                patch.setattr(openfiles, "_open_and_read", late)
+            with gate(monkeypatch, "_open_and_read") as opening:
                 nursery.start_soon(open_it)
-                await reached.wait()
-            await far.volume.write(writer, 0, b"much longer")
-            await far.volume.release(writer)
-            hold.set()
+                await opening.reached.wait()
+                await far.volume.write(writer, 0, b"much longer")
+                await far.volume.release(writer)
     assert await far.read(opened[0]) == b"much longer"
     await far.volume.release(opened[0])
 
@@ -342,21 +323,12 @@ async def test_the_last_reader_closes_while_a_name_goes(
     await kept(far, run(20, 2))
     file = await far.open("f", os.O_RDONLY)
     before = len(os.listdir("/proc/self/fd"))
-    real, hold, reached = openfiles._open_and_read, trio.Event(), trio.Event()
-
-    def late(*args: object) -> object:
-        found = real(*args)  # type: ignore[arg-type]
-        trio.from_thread.run_sync(reached.set)
-        trio.from_thread.run(hold.wait)
-        return found
-
-    with trio.fail_after(60), monkeypatch.context() as patch:
-        patch.setattr(openfiles, "_open_and_read", late)
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(far.tree.unlink, far.volume.nodes.root, b"f")
-            await reached.wait()
-            await far.volume.release(file)
-            hold.set()
+            with gate(monkeypatch, "_open_and_read") as opening:
+                nursery.start_soon(far.tree.unlink, far.volume.nodes.root, b"f")
+                await opening.reached.wait()
+                await far.volume.release(file)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

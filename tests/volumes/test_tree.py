@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rig import ME, Rig
 
+from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
-from tmemfs.volumes.tree import Caller
 
 
 @pytest.fixture(params=[True, False], ids=["in line", "in threads"])

@@ -24,9 +24,9 @@ from tmemfs.fuse.failsafe import Failsafe, handler
 from tmemfs.fuse.inodes import InodeTable
 from tmemfs.fuse.patience import LastKnown
 from tmemfs.volumes.cache import CacheVolume
+from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.openfiles import OpenFile
-from tmemfs.volumes.tree import Caller
 
 _DOTS = (b".", b"..")
 _ACL = b"system.posix_acl_"

@@ -15,10 +15,11 @@ from tmemfs.syscalls import fstat_synced
 from tmemfs.tmem import Pool
 from tmemfs.volumes.backing import Backing, Block, read_block
 from tmemfs.volumes.filedata import FileData, stamp
+from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.readahead import Window
 from tmemfs.volumes.routes import look_open
-from tmemfs.volumes.tree import Caller, Stat, Tree, inode_path
+from tmemfs.volumes.tree import Stat, Tree, inode_path
 
 # What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
 # aligned. Not O_APPEND: what a mapping of such a file has changed would be appended, too.

@@ -8,14 +8,14 @@ the same OSError. Nothing is cached here but nodes; permissions are the kernel's
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from tmemfs.syscalls import renameat2
 from tmemfs.volumes.backing import Backing
+from tmemfs.volumes.making import Caller, make, make_file, make_link
 from tmemfs.volumes.nodes import Node, NodeTable
 from tmemfs.volumes.routes import Route, look, reopen
 
@@ -26,14 +26,6 @@ Look = tuple[Stat, bytes | None]
 
 # Blocks of 512 bytes; to free so many may take some milliseconds.
 _LARGE = 1 << 14
-_SET_ID = stat.S_ISUID | stat.S_ISGID
-
-
-class Caller(NamedTuple):
-    """Who asks: what is made belongs to them."""
-
-    uid: int
-    gid: int
 
 
 class Tree:
@@ -137,7 +129,7 @@ class Tree:
     async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Found:
         """Make a directory that belongs to *caller*."""
         async with self.reach(parent) as directory:
-            await self._make(_make, os.mkdir, directory, name, stat.S_IMODE(mode), caller)
+            await self._make(make, os.mkdir, directory, name, stat.S_IMODE(mode), caller)
         return await self.lookup(parent, name)
 
     async def mknod(
@@ -145,13 +137,13 @@ class Tree:
     ) -> Found:
         """Make a file, FIFO, socket or device node that belongs to *caller*."""
         async with self.reach(parent) as directory:
-            await self._make(_make, os.mknod, directory, name, mode, caller, device)
+            await self._make(make, os.mknod, directory, name, mode, caller, device)
         return await self.lookup(parent, name)
 
     async def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> Found:
         """Make a symbolic link to *target* that belongs to *caller*."""
         async with self.reach(parent) as directory:
-            await self._make(_symlink, target, directory, name, caller)
+            await self._make(make_link, target, directory, name, caller)
         return await self.lookup(parent, name)
 
     async def create(self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller) -> int:
@@ -160,7 +152,7 @@ class Tree:
         Where somebody behind the mount has made *name* first: ESTALE without ``O_EXCL``.
         """
         async with self.reach(parent) as directory:
-            return await self._make(_create, directory, name, stat.S_IMODE(mode), flags, caller)
+            return await self._make(make_file, directory, name, stat.S_IMODE(mode), flags, caller)
 
     async def link(self, node: Node, parent: Node, name: bytes) -> Found:
         """Give *node* another name."""
@@ -348,67 +340,3 @@ def _at(function: Callable[..., None], directory: int, name: bytes) -> None:
 
 def _link(fd: int, directory: int, name: bytes) -> None:
     os.link(inode_path(fd), name, dst_dir_fd=directory, follow_symlinks=True)
-
-
-def _make(
-    function: Callable[..., None],
-    directory: int,
-    name: bytes,
-    mode: int,
-    caller: Caller,
-    *args: int,
-) -> None:
-    function(name, mode, *args, dir_fd=directory)
-    undo = os.rmdir if function is os.mkdir else os.unlink
-    _hand_over(directory, name, mode, caller, undo)
-
-
-def _symlink(target: bytes, directory: int, name: bytes, caller: Caller) -> None:
-    os.symlink(target, name, dir_fd=directory)
-    _hand_over(directory, name, 0, caller, os.unlink)
-
-
-def _create(directory: int, name: bytes, mode: int, flags: int, caller: Caller) -> int:
-    flags |= os.O_NOFOLLOW
-    try:
-        fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=directory)
-    except FileExistsError:
-        if flags & os.O_EXCL:
-            raise
-        # It is not for us to open it, because nobody has asked yet whether the caller may. The
-        # kernel, which had not seen it, looks again and does ask.
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name) from None
-    try:
-        _hand_over(directory, name, mode, caller, os.unlink)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _hand_over(
-    directory: int, name: bytes, mode: int, caller: Caller, undo: Callable[..., None]
-) -> None:
-    """Give what was just made to *caller*, as if they had made it in the directory itself.
-
-    Where that fails (a quota, say), *undo* removes it again.
-    """
-    ours = os.geteuid()
-    if (caller.uid, caller.gid) == (ours, os.getegid()):
-        return
-    # In a set-group-ID directory the group is the directory's already.
-    inherits = os.fstat(directory).st_mode & stat.S_ISGID
-    gid = -1 if inherits else caller.gid
-    try:
-        if ours:
-            # Only root can give files away; anybody may choose among their own groups.
-            with contextlib.suppress(PermissionError):
-                os.chown(name, -1, gid, dir_fd=directory, follow_symlinks=False)
-        else:
-            os.chown(name, caller.uid, gid, dir_fd=directory, follow_symlinks=False)
-        if mode & _SET_ID and stat.S_IFMT(mode) in (0, stat.S_IFREG):
-            # Changing the owner of a file has cleared these bits.
-            os.chmod(name, stat.S_IMODE(mode), dir_fd=directory)
-    except OSError:
-        undo(name, dir_fd=directory)
-        raise
