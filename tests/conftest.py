@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ from memory_limit import memory_controller
 # A busy machine is no bug of the code under test; the test run as a whole is bounded anyway.
 hypothesis.settings.register_profile("tmemfs", deadline=None)
 hypothesis.settings.load_profile("tmemfs")
+
+
+def pytest_configure() -> None:
+    """Let the daemons of tests be hung up on, also where the run itself is not to be (nohup)."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # --- what this machine cannot run ------------------------------------------------------------
