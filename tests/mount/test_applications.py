@@ -30,6 +30,12 @@ def mount(
         assert mount.status()["failsafe"]["count"] == 0
 
 
+# A make that runs the tests would have a make in them be a part of itself.
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+} | {"GIT_CONFIG_GLOBAL": "/dev/null", "LC_ALL": "C"}
+
+
 def do(*words: object, cwd: Path | None = None) -> str:
     """Run a program, which must succeed; return what it prints."""
     done = subprocess.run(
@@ -41,7 +47,7 @@ def do(*words: object, cwd: Path | None = None) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=os.environ | {"GIT_CONFIG_GLOBAL": "/dev/null", "LC_ALL": "C"},
+        env=ENVIRONMENT,
     )
     assert done.returncode == 0, f"{words}\n{done.stdout}"
     return done.stdout
