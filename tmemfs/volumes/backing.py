@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import trio
@@ -45,7 +45,7 @@ class CacheCounters:
 
     def as_dict(self) -> dict[str, int]:
         """The counters by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return asdict(self)
 
 
 class Block(NamedTuple):
