@@ -31,5 +31,5 @@ benchmark:
 	$(bin)/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf .venv build dist tmemfs/fuse/*.so *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist tmemfs/*/*.so *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

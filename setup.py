@@ -1,11 +1,14 @@
-"""The one thing that setup.cfg has no words for: the extension."""
+"""The one thing that setup.cfg has no words for: the extensions."""
 
 from setuptools import Extension, setup
 
 setup(
     ext_modules=[
-        # Where it cannot be built, for lack of a compiler or of libfuse's headers, tmemfs is
-        # installed without it and mounts without discard.
-        Extension("tmemfs.fuse._fallocate", ["tmemfs/fuse/_fallocate.c"], optional=True)
+        # Where one cannot be built, for lack of a compiler or of headers (libfuse's, lz4's),
+        # tmemfs is installed without it: it mounts without discard, or reads slower.
+        Extension("tmemfs.fuse._fallocate", ["tmemfs/fuse/_fallocate.c"], optional=True),
+        Extension(
+            "tmemfs.pages._reader", ["tmemfs/pages/_reader.c"], libraries=["lz4"], optional=True
+        ),
     ]
 )

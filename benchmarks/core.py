@@ -30,12 +30,14 @@ def _of_page_size(data: bytes, page_size: int, rounds: int) -> list[Figure]:
         return [lz4.block.compress(page, store_size=False) for page in pages]
 
     def decompress() -> object:
-        # What a reader gets is a list for each run, in both variants.
+        # What a reader gets is a buffer for each run, in both variants.
         return [
-            [
-                lz4.block.decompress(blob, uncompressed_size=page_size)
-                for blob in blobs[first : first + run_pages]
-            ]
+            b"".join(
+                [
+                    lz4.block.decompress(blob, uncompressed_size=page_size)
+                    for blob in blobs[first : first + run_pages]
+                ]
+            )
             for first in range(0, len(blobs), run_pages)
         ]
 
@@ -44,9 +46,10 @@ def _of_page_size(data: bytes, page_size: int, rounds: int) -> list[Figure]:
             pool.put_many(object_id, number * run_pages, run) for number, run in enumerate(runs)
         )
 
-    def get(object_id: int = 2) -> list[list[bytes | None]]:
+    def get(object_id: int = 2) -> list[bytearray]:
         return [
-            pool.get_many(object_id, first, run_pages) for first in range(0, len(pages), run_pages)
+            pool.get_run(object_id, first, run_pages)[0]
+            for first in range(0, len(pages), run_pages)
         ]
 
     def timed(work: Callable[[], object], before: Callable[[], object] = int) -> Measure:
@@ -60,7 +63,7 @@ def _of_page_size(data: bytes, page_size: int, rounds: int) -> list[Figure]:
 
         return measure
 
-    if put(2) != len(pages) or [page for run in get(2) for page in run] != pages:
+    if put(2) != len(pages) or b"".join(get(2)) != b"".join(pages):
         raise AssertionError("the core did not give back what it was given")
     size = f"{page_size >> 10} KiB"
     put_name, get_name = f"core put {size}", f"core get {size}"

@@ -4,7 +4,8 @@ import os
 from collections import Counter
 
 from tmemfs.pages.arena import WARM_SEGMENTS
-from tmemfs.pages.log import ROW_BYTES, SEGMENT_OVERHEAD, SIZE_BITS, SIZE_MASK, is_outside
+from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK, is_outside
+from tmemfs.pages.log import ROW_BYTES, SEGMENT_OVERHEAD
 from tmemfs.tmem import Core, Pool
 from tmemfs.tmem.ephemeral import EphemeralPool
 from tmemfs.tmem.objects import MAPS, NODE_OVERHEAD, NODE_PAGES, OBJECT_OVERHEAD

@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 from memory_limit import memory_controller
 
+from tmemfs.pages import reader
+
 # A busy machine is no bug of the code under test; the test run as a whole is bounded anyway.
 hypothesis.settings.register_profile("tmemfs", deadline=None)
 hypothesis.settings.load_profile("tmemfs")
@@ -68,6 +70,24 @@ def pytest_terminal_summary(
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"skipped {count}: {reason}", yellow=True)
     return result
+
+
+# --- with the extension and without it -------------------------------------------------------
+
+
+@pytest.fixture(params=["extension", "python"])
+def native(request: pytest.FixtureRequest) -> bool:
+    """Whether the extension is to read runs of pages; first it, and then once more Python."""
+    if request.param == "extension" and reader.native is None:
+        pytest.skip("no tmemfs.pages._reader: no C compiler, or no headers of lz4")
+    return bool(request.param == "extension")
+
+
+@pytest.fixture
+def each_reader(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of pages are read by the extension, and then once more by Python."""
+    if not native:
+        monkeypatch.setattr(reader, "native", None)
 
 
 # --- a warning is a failure unless the test announced it -------------------------------------

@@ -2,7 +2,7 @@
 
 Where a read goes, and the rooms it passes (arrows only ever go down)::
 
-    read(2) -> fuse.Operations.read -> volumes.CacheVolume.read -> tmem.Pool.get_many
+    read(2) -> fuse.Operations.read -> volumes.CacheVolume.read -> tmem.Pool.get_run
                                               |                      -> pages.SegmentLog.read -> lz4
                                               | miss
                                               +-> backing file -> tmem.Pool.put_many

@@ -22,6 +22,7 @@ from tmemfs.fuse.controlfiles import Knob
 from tmemfs.fuse.failsafe import Failsafe
 from tmemfs.fuse.operations import Operations
 from tmemfs.notify import notify
+from tmemfs.pages import reader
 from tmemfs.safety import Step
 from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.swaps import Swaps
@@ -84,6 +85,7 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
         "pid": os.getpid(),
         "source": config.source,
         "mountpoint": config.mountpoint,
+        "native_reader": reader.native is not None,
     }
     control = Control(
         core,

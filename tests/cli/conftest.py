@@ -99,6 +99,7 @@ FIGURES: dict[str, Any] = {
         {"step": "real_time", "done": False, "text": "may wait: grant CAP_SYS_NICE"},
     ],
     "discard": True,
+    "native_reader": True,
 }
 
 

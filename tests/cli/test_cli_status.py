@@ -84,6 +84,11 @@ def test_what_the_daemon_may_not_do(
     assert capsys.readouterr().err == f"tmemfs: {place}: may wait: grant CAP_SYS_NICE\n"
 
 
+def test_what_is_built_in(add_mount: AddMount, capsys: pytest.CaptureFixture[str]) -> None:
+    add_mount()
+    assert shown(capsys, "-n", "-o", "DISCARD,NATIVE-READER") == ["yes yes"] * 2
+
+
 def test_no_blanks_at_the_end_of_a_line(
     add_mount: AddMount, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from page_data import page, run, split
 
 from tmemfs.errors import CorruptPage
-from tmemfs.pages import codec
-from tmemfs.pages.log import SIZE_BITS, SIZE_MASK
+from tmemfs.pages import codec, reader
+from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK
 from tmemfs.tmem import MIN_BUDGET, Core, Pool
+
+pytestmark = pytest.mark.usefixtures("each_reader")
 
 INDEX = 3
 """Where the damaged page is, in a run of six."""
@@ -213,7 +215,8 @@ def test_t17_error_of_the_codec_itself(
     """An error that nobody expects passes through, and takes nothing with it."""
     before = core.statistics()
     with monkeypatch.context() as patch:
-        patch.setattr(codec, "decompress", _raise)
+        patch.setattr(reader, "native", None)
+        patch.setattr(codec, "_decompress", _raise)
         with pytest.raises(MemoryError):
             swap.get_many(1, 0, 6)
     told = swap.statistics()

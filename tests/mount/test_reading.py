@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mounting import drop_kernel_caches, mounted
-from page_data import run
+from page_data import KINDS, run
 
 from tmemfs import system
 from tmemfs.volumes.backing import CacheCounters
@@ -71,6 +71,22 @@ def test_one_large_read_does_not_empty_the_pool(tmp_path: Path) -> None:
         subprocess.run(["cat", mount.path / "large"], stdout=subprocess.DEVNULL, check=True)
         assert mount.status()["reclaim"]["evicted_pgs"] * 8192 > 40 * MIB
         assert use() < len(working)  # of eight times as many pages
+
+
+def test_with_the_extension_and_without_it(native: bool, tmp_path: Path) -> None:
+    """The same bytes, to the end of a file that is no whole page, and the status says which."""
+    source = tmp_path / "source"
+    source.mkdir()
+    content = b"".join(run(1, 64, kind=kind) for kind in KINDS) + b"the end"
+    (source / "file").write_bytes(content)
+    before = "" if native else "import sys\nsys.modules['tmemfs.pages._reader'] = None\n"
+    with mounted(source, tmp_path / "m", "--budget=16M", before=before) as mount:
+        assert mount.status()["native_reader"] is native
+        for _ in range(2):
+            drop_kernel_caches()
+            assert (mount.path / "file").read_bytes() == content
+        pool = mount.pool("cache")
+        assert pool["found_gets"] >= -(-len(content) // pool["page_size"])
 
 
 def test_the_status_has_all_figures_of_the_cache(tmp_path: Path) -> None:

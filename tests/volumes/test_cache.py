@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from page_data import run
 from rig import SECONDS, Rig, gate, left_alone
 
-from tmemfs.pages.log import SIZE_BITS, SIZE_MASK
+from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK
 from tmemfs.tmem import MIN_BUDGET
 from tmemfs.volumes import backing
 

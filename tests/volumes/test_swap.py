@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_data import page, run
 
-from tmemfs.pages.log import SIZE_BITS, SIZE_MASK
+from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK
 from tmemfs.tmem import MIN_BUDGET, Core
 from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
 

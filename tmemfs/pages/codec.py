@@ -25,9 +25,7 @@ WORD = 8
 _ZERO_WORD = bytes(WORD)
 
 _compress = lz4.block.compress
-# Takes an lz4 block and the size of the page; keywords would cost as much as a tenth of the work.
-decompress = lz4.block.decompress
-DamagedBlock = lz4.block.LZ4BlockError
+_decompress = lz4.block.decompress
 
 
 def encode(page: bytes) -> bytes:
@@ -49,8 +47,8 @@ def decode(payload: bytes | memoryview, size: int, page_size: int) -> bytes:
     """
     if WORD < size < page_size:
         try:
-            page = cast(bytes, decompress(payload, page_size))
-        except DamagedBlock as error:
+            page = cast(bytes, _decompress(payload, page_size))
+        except lz4.block.LZ4BlockError as error:
             raise CorruptPage(f"stored page cannot be decompressed: {error}") from error
         if len(page) != page_size:
             raise CorruptPage(f"stored page has {len(page)} bytes instead of {page_size}")

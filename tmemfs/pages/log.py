@@ -16,17 +16,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 
-from tmemfs.pages import codec
+from tmemfs.pages import codec, reader
 from tmemfs.pages.arena import Arena
-
-# A location is (start in the arena << SIZE_BITS) | length of the payload; pages have up to
-# 64 KiB, so that a length takes 17 bits and 2^46 bytes of arena can be addressed.
-SIZE_BITS = 17
-SIZE_MASK = (1 << SIZE_BITS) - 1
-
-# A length that no payload has: the page is not in the arena but outside, in an overflow file, and
-# in the place of a start there is its checksum.
-OUTSIDE = SIZE_MASK
+from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK
 
 # Three fields of four bytes, and the sixteenth that a growing array keeps to spare.
 ROW_BYTES = 13
@@ -143,33 +135,16 @@ class SegmentLog:
             start + offset << SIZE_BITS | size for offset, size in zip(offsets, sizes, strict=True)
         ]
 
-    def read(self, locations: Sequence[int]) -> list[bytes | None]:
-        """Return the page at each location, None where the location is 0.
+    def read(self, locations: list[int]) -> tuple[bytearray, list[int]]:
+        """Return the pages at *locations* joined, and the places of those that are 0, no pages.
 
         Raises `tmemfs.errors.CorruptPage` where a stored page cannot be decoded.
         """
-        view, page_size, word = self._view, self.page_size, codec.WORD
-        decompress = codec.decompress
-        pages: list[bytes | None] = []
-        try:
-            for location in locations:
-                size = location & SIZE_MASK
-                if word < size < page_size:
-                    # `page` in line: for large reads its calls would cost a third of the work.
-                    start = location >> SIZE_BITS
-                    page = decompress(view[start : start + size], page_size)
-                    pages.append(page if len(page) == page_size else self.page(location))
-                else:
-                    pages.append(self.page(location) if location else None)
-        except codec.DamagedBlock:
-            return [self.page(location) if location else None for location in locations]
-        return pages
+        return reader.read(self._view, locations, self.page_size)
 
     def page(self, location: int) -> bytes:
         """Return the page at *location*, which is not 0. See `read`."""
-        size = location & SIZE_MASK
-        start = location >> SIZE_BITS
-        return codec.decode(self._view[start : start + size], size, self.page_size)
+        return reader.page_at(self._view, location, self.page_size)
 
     def payload(self, location: int) -> memoryview:
         """Return the stored payload itself, valid until its segment is given back."""
@@ -221,16 +196,6 @@ class SegmentLog:
             "mem_used_total": len(segments) * self._arena.segment_size,
             "metadata_bytes": len(segments) * SEGMENT_OVERHEAD + rows * ROW_BYTES,
         }
-
-
-def outside(checksum: int) -> int:
-    """Return the location of a page of that *checksum* (of up to 47 bits) in an overflow file."""
-    return checksum << SIZE_BITS | OUTSIDE
-
-
-def is_outside(location: int) -> bool:
-    """Say whether the page at *location* is in an overflow file."""
-    return location & SIZE_MASK == OUTSIDE
 
 
 def free(arena: Arena[Segment], locations: Iterable[int]) -> None:

@@ -7,7 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from tmemfs.pages import Arena, Segment, SegmentLog
-from tmemfs.pages.log import SIZE_BITS, free, is_outside, outside
+from tmemfs.pages.locations import SIZE_BITS, is_outside, outside
+from tmemfs.pages.log import free
 from tmemfs.tmem.objects import Object
 from tmemfs.tmem.pool import Memory, Pool
 

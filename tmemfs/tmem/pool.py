@@ -101,7 +101,7 @@ class Pool(ABC):
         return stored
 
     def get(self, object_id: int, index: int) -> bytes | None:
-        """Return one page, None when it is not there. See `get_many`.
+        """Return one page, None when it is not there. See `get_run`.
 
         Most reads of a volume are of one page, so that this does without lists.
         """
@@ -120,25 +120,37 @@ class Pool(ABC):
         counters.found_gets += 1
         return page
 
-    def get_many(self, object_id: int, index: int, count: int) -> list[bytes | None]:
-        """Return *count* pages from *index* on, None for each that is not there.
+    def get_run(self, object_id: int, index: int, count: int) -> tuple[bytearray, list[int]]:
+        """Return *count* pages from *index* on joined, and the places of those not there.
 
-        The pages stay, and each that was found counts as used. Raises `CorruptPage` when a
-        stored page does not decode; what was stored of the whole run is then flushed in an
-        ephemeral pool (its pages are elsewhere as well), and stays in a persistent one.
+        The first page's place is 0; where a page is not there, there are zeros. The pages stay,
+        and each that was found counts as used. Raises `CorruptPage` when a stored page does not
+        decode; what was stored of the whole run is then flushed in an ephemeral pool (its pages
+        are elsewhere as well), and stays in a persistent one.
         """
         counters = self.counters
         counters.gets += count
         owner = self.objects.find(object_id)
         if owner is None:
-            return [None] * count
+            return bytearray(count * self.page_size), list(range(count))
         try:
-            pages = self._reader.read(owner.run(index, count, mark=True))
+            run, missing = self._reader.read(owner.run(index, count, mark=True))
         except CorruptPage:
             counters.corrupt_pages += 1
             self._corrupt(object_id, index, count)
             raise
-        counters.found_gets += count - pages.count(None)
+        counters.found_gets += count - len(missing)
+        return run, missing
+
+    def get_many(self, object_id: int, index: int, count: int) -> list[bytes | None]:
+        """Return *count* pages from *index* on, None for each that is not there. See `get_run`."""
+        run, missing = self.get_run(object_id, index, count)
+        size, view = self.page_size, memoryview(run)
+        pages: list[bytes | None] = [
+            bytes(view[start : start + size]) for start in range(0, len(run), size)
+        ]
+        for place in missing:
+            pages[place] = None
         return pages
 
     def holds(self, object_id: int, index: int, count: int) -> list[bool]:

@@ -17,14 +17,8 @@ from collections.abc import Iterator
 
 from tmemfs.pages import Arena, Segment, SegmentLog
 from tmemfs.pages.arena import WARM_SEGMENTS
-from tmemfs.pages.log import (
-    BYTES_PER_ROW,
-    ROW_BYTES,
-    SEGMENT_OVERHEAD,
-    SIZE_BITS,
-    free,
-    is_outside,
-)
+from tmemfs.pages.locations import SIZE_BITS, is_outside
+from tmemfs.pages.log import BYTES_PER_ROW, ROW_BYTES, SEGMENT_OVERHEAD, free
 from tmemfs.tmem.ephemeral import EphemeralPool
 from tmemfs.tmem.objects import Object
 from tmemfs.tmem.persistent import PersistentPool

@@ -184,13 +184,13 @@ class CacheVolume:
                 self.filler.look_ahead(file, first, last)
             if page is not None:
                 return page[start : start + end - offset]
-            return self._read_rest(file, first, [None], offset, end)
-        pages = data.get(first, last - first)
+            return self._read_rest(file, first, bytearray(page_size), {0}, offset, end)
+        run, missing = data.get_run(first, last - first)
         if self.filler.readahead:
             self.filler.look_ahead(file, first, last)
-        if None in pages:
-            return self._read_rest(file, first, pages, offset, end)
-        return memoryview(b"".join(pages))[start : start + end - offset]  # type: ignore[arg-type]
+        if missing:
+            return self._read_rest(file, first, run, set(missing), offset, end)
+        return memoryview(run)[start : start + end - offset]
 
     async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
         generation = file.data.generation
@@ -201,13 +201,13 @@ class CacheVolume:
         return await found if isinstance(found, Coroutine) else found
 
     async def _read_rest(
-        self, file: OpenFile, first: int, pages: list[bytes | None], offset: int, end: int
+        self, file: OpenFile, first: int, run: bytearray, missing: set[int], offset: int, end: int
     ) -> memoryview:
-        seen = await self.filler.fill(file, first, pages)
+        seen = await self.filler.fill(file, first, run, missing)
         # Somebody may have cut the file meanwhile, and extended it again.
         end = max(int(min(end, file.data.size, seen)), offset)
         start = first * self._page_size
-        return memoryview(b"".join(pages))[offset - start : end - start]  # type: ignore[arg-type]
+        return memoryview(run)[offset - start : end - start]
 
     async def write(self, file: OpenFile, offset: int, buf: bytes) -> int:
         """Write *buf* at *offset* of the backing file; return how much was written."""

@@ -133,12 +133,12 @@ class FileData:
             # The backing file has the right bytes, and the pool has dropped the wrong ones.
             return None
 
-    def get(self, first: int, count: int) -> list[bytes | None]:
-        """Return *count* pages from *first* on, None for those that must be read."""
+    def get_run(self, first: int, count: int) -> tuple[bytearray, list[int]]:
+        """Return *count* pages from *first* on, and the places of those that must be read."""
         try:
-            return self._pool.get_many(self.object_id, first, count)
+            return self._pool.get_run(self.object_id, first, count)
         except CorruptPage:
-            return [None] * count
+            return bytearray(count * self._pool.page_size), list(range(count))
 
     def lacks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Yield (first, count) of the runs of pages that neither are in the pool nor on the way."""

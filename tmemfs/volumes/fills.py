@@ -57,15 +57,15 @@ class Filler:
         self._files = files
         self._ahead = 0
 
-    async def fill(self, file: OpenFile, first: int, pages: list[bytes | None]) -> float:
-        """Replace each None in *pages*, which start at page *first*, by what the file has there.
+    async def fill(self, file: OpenFile, first: int, run: bytearray, missing: set[int]) -> float:
+        """Bring the *missing* pages of *run*, which starts at page *first*, by their places in it.
 
-        Pages are memoryviews then, of zeros behind the end of the file. Returns where the file was
-        seen to end, infinity if it was not.
+        Behind the end of the file they are zeros. *missing* is empty then. Returns where the file
+        was seen to end, infinity if it was not.
         """
         end = math.inf
-        while None in pages:
-            mine, others = self._fills_for(file.data, first, pages)
+        while missing:
+            mine, others = self._fills_for(file.data, first, missing)
             try:
                 for fill in mine:
                     await self._read(file, fill)
@@ -79,43 +79,41 @@ class Filler:
                 await fill.done.wait()
             for fill in (*mine, *others):
                 if fill.pages is not None:  # else somebody's read has failed: now it is ours to
-                    self._hand_out(fill.first, fill.pages, first, pages)
+                    self._hand_out(fill.first - first, fill.pages, run, missing)
                     end = min(end, fill.end)
         return end
 
     def _fills_for(
-        self, data: FileData, first: int, pages: list[bytes | None]
+        self, data: FileData, first: int, missing: set[int]
     ) -> tuple[list[Fill], list[Fill]]:
-        """What brings the pages that are None: new fills, to be read now, and those under way."""
+        """What brings the missing pages: new fills, to be read now, and those under way."""
         mine: list[Fill] = []
         others: list[Fill] = []
-        index = 0
-        while index < len(pages):
-            if pages[index] is not None:
-                index += 1
+        covered = first
+        for index in sorted(first + place for place in missing):
+            if index < covered:
                 continue
-            fill = data.fill(first + index)
-            if fill is None:
-                end = index + 1
-                while end < len(pages) and pages[end] is None and not data.fill(first + end):
-                    end += 1
-                fill = Fill(first + index, end - index, data.generation)
-                data.fills.append(fill)
-                mine.append(fill)
-            else:
+            fill = data.fill(index)
+            if fill is not None:
                 others.append(fill)
-            index = fill.first + fill.count - first
+            elif mine and mine[-1].first + mine[-1].count == index == covered:
+                fill = mine[-1]
+                fill.count += 1
+            else:
+                fill = Fill(index, 1, data.generation)
+                mine.append(fill)
+            covered = fill.first + fill.count
+        # Not before all are known: they would be found above.
+        data.fills.extend(mine)
         return mine, others
 
-    def _hand_out(
-        self, start: int, found: memoryview, first: int, pages: list[bytes | None]
-    ) -> None:
-        """Replace each None in *pages*, from *first* on, by what was *found* from *start* on."""
+    def _hand_out(self, at: int, found: memoryview, run: bytearray, missing: set[int]) -> None:
+        """Copy what was *found*, which starts at place *at* of *run*, to where it is missing."""
         size = self._page_size
-        for at in range(0, len(found), size):
-            index = start + at // size - first
-            if 0 <= index < len(pages) and pages[index] is None:
-                pages[index] = found[at : at + size]  # type: ignore[call-overload]
+        for place in [place for place in missing if 0 <= place - at < len(found) // size]:
+            start = (place - at) * size
+            run[place * size : (place + 1) * size] = found[start : start + size]
+            missing.remove(place)
 
     def look_ahead(self, file: OpenFile, first: int, last: int) -> None:
         """Note a read of the pages *first* to *last* (excluded), and read on from there."""

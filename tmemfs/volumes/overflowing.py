@@ -183,7 +183,7 @@ class OverflowingSwapVolume(PatientSwapVolume):
         pages: list[bytes] = []
         for index in range(first, first + count):
             try:
-                pages.append(outside.get(index) or self._run(index, 1))
+                pages.append(outside.get(index) or self._page(index))
             except OSError:
                 if not pages:
                     raise

@@ -105,7 +105,7 @@ class SwapVolume:
         first = start // page_size
         return first, max(-(-end // page_size) - first, 0) if start < end else 0
 
-    def _cut(self, run: bytes, offset: int, size: int) -> memoryview:
+    def _cut(self, run: bytes | bytearray, offset: int, size: int) -> memoryview:
         """The bytes at *offset* of a run of pages that begins with the page of *offset*."""
         start = offset % self._pool.page_size
         return memoryview(run)[start : start + min(size, self.size - offset)]
@@ -141,9 +141,9 @@ class SwapVolume:
         head, tail = offset % page_size, -(offset + len(buf)) % page_size
         data = buf
         if head:
-            data = (outside.get(first) or self._run(first, 1))[:head] + data
+            data = (outside.get(first) or self._page(first))[:head] + data
         if tail:
-            data += (outside.get(last) or self._run(last, 1))[page_size - tail :]
+            data += (outside.get(last) or self._page(last))[page_size - tail :]
         # Asked first, because a refused put would leave nothing where the older page was. Zeros
         # always find room.
         if not self._pool.has_room(count) and data.strip(b"\0"):
@@ -176,19 +176,18 @@ class SwapVolume:
         if self._pool.put_many(OBJECT, first, data) * self._pool.page_size != len(data):
             raise OSError(errno.EIO, "a page was refused although there was room")
 
-    def _run(self, first: int, count: int) -> bytes:
+    def _run(self, first: int, count: int) -> bytes | bytearray:
         """Pages that are in memory, up to the first that is corrupt. Raises EIO for that one."""
         if count == 1:
             return self._page(first)
         try:
-            pages = self._pool.get_many(OBJECT, first, count)
+            # Where there is no page, there are zeros.
+            return self._pool.get_run(OBJECT, first, count)[0]
         except CorruptPage:
             good = [self._page(first)]
             with contextlib.suppress(OSError):
                 good.extend(self._page(index) for index in range(first + 1, first + count))
             return b"".join(good)
-        zeros = self._zeros
-        return b"".join([page if page is not None else zeros for page in pages])
 
     def _page(self, index: int) -> bytes:
         try:

@@ -1,0 +1,3 @@
+def read(
+    arena: memoryview, locations: list[int], page_size: int, size_bits: int
+) -> tuple[bytearray, list[int]] | None: ...
