@@ -19,8 +19,12 @@ hypothesis.settings.load_profile("tmemfs")
 
 
 def pytest_configure() -> None:
-    """Let the daemons of tests be hung up on, also where the run itself is not to be (nohup)."""
+    """Let the programs of tests be hung up on and interrupted, also where the run is not to be.
+
+    That is so under nohup, and in the background of a script.
+    """
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # --- what this machine cannot run ------------------------------------------------------------
