@@ -13,7 +13,7 @@ import trio
 from account import check_account
 
 from tmemfs.tmem import Core, Pool
-from tmemfs.volumes import backing, cache, filedata, openfiles, tree
+from tmemfs.volumes import backing, cache, calls, openfiles, stamps, tree
 from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
@@ -54,7 +54,7 @@ class Rig:
         """The node of a path below the root, each name of it looked up anew."""
         node = self.volume.nodes.root
         for name in path.encode().split(b"/"):
-            node, _ = await self.tree.lookup(node, name)
+            node = (await self.tree.lookup(node, name)).node
         return node
 
     async def open(self, path: str, flags: int = os.O_RDWR) -> OpenFile:
@@ -122,7 +122,7 @@ class Rig:
 def left_alone(path: Path) -> None:
     """Return as soon as the file was left alone for so long that its times can be trusted."""
     info = os.stat(path)
-    while time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) <= 2 * filedata.TICK:
+    while time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) <= 2 * stamps.TICK:
         time.sleep(0.002)
 
 
@@ -167,7 +167,7 @@ class Gate:
 @contextmanager
 def gate(monkeypatch: Any, name: str, *, before: bool = False) -> Iterator[Gate]:
     """A gate in the function `name` of the modules of cache volumes."""
-    module = next(m for m in (backing, openfiles, tree, cache) if hasattr(m, name))
+    module = next(m for m in (backing, openfiles, tree, cache, calls) if hasattr(m, name))
     made = Gate(getattr(module, name), before=before)
     with monkeypatch.context() as patch:
         patch.setattr(module, name, made)

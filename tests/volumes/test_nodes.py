@@ -34,7 +34,7 @@ def small(
 async def reopen_one(rig: Rig) -> None:
     """What makes the table look at its limit again."""
     (rig.root / "one more").write_text("")
-    await rig.tree.getattr(await rig.node("one more"))
+    await rig.tree.fstat(await rig.node("one more"))
 
 
 async def test_few_descriptors_are_open_for_many_nodes(small: Rig) -> None:
@@ -44,7 +44,7 @@ async def test_few_descriptors_are_open_for_many_nodes(small: Rig) -> None:
     nodes = [await small.node(str(number)) for number in range(MANY)]
     for _ in range(2):
         for number, node in enumerate(nodes):
-            assert (await small.tree.getattr(node)).st_size == len(f"file {number}")
+            assert (await small.tree.fstat(node)).st_size == len(f"file {number}")
             assert small.volume.nodes.open_descriptors <= LIMIT
     assert descriptors() <= before + LIMIT
     assert len(small.volume.nodes) == MANY + 1
@@ -63,7 +63,7 @@ async def test_reopened_in_deep_directories(small: Rig) -> None:
         paths.append(path + "/f")
     nodes = [await small.node(path) for path in paths]
     for path, node in zip(paths, nodes, strict=True):
-        assert (await small.tree.getattr(node)).st_size == len(path) - 2
+        assert (await small.tree.fstat(node)).st_size == len(path) - 2
     assert small.volume.nodes.open_descriptors <= LIMIT
 
 
@@ -92,14 +92,14 @@ async def test_renamed_behind_the_volume(small: Rig) -> None:
     small.volume.nodes._close(node)
     os.rename(small.root / "f", small.root / "g")
     if not small.by_name:
-        assert (await small.tree.getattr(node)).st_size == 7
+        assert (await small.tree.fstat(node)).st_size == 7
         return
     with pytest.raises(OSError, match="name is gone") as caught:
-        await small.tree.getattr(node)
+        await small.tree.fstat(node)
     assert caught.value.errno == errno.ESTALE
     # The kernel looks it up again then, and finds the same node where it is now.
     assert await small.node("g") is node
-    assert (await small.tree.getattr(node)).st_size == 7
+    assert (await small.tree.fstat(node)).st_size == 7
 
 
 async def test_another_file_has_taken_the_name(small: Rig) -> None:
@@ -109,7 +109,7 @@ async def test_another_file_has_taken_the_name(small: Rig) -> None:
     (small.root / "new").write_text("other")
     os.rename(small.root / "new", small.root / "f")
     with pytest.raises(OSError, match=r"Stale|taken") as caught:
-        await small.tree.getattr(node)
+        await small.tree.fstat(node)
     assert caught.value.errno == errno.ESTALE
     assert await small.node("f") is not node
 
@@ -142,9 +142,9 @@ async def test_a_number_that_was_used_again_is_not_reopened(
     with monkeypatch.context() as patch:
         patch.setattr("tmemfs.volumes.routes.file_handle", lambda *_: b"another handle")
         with pytest.raises(OSError, match="another file") as caught:
-            await small.tree.getattr(node)
+            await small.tree.fstat(node)
     assert caught.value.errno == errno.ESTALE
-    assert (await small.tree.getattr(node)).st_size == 3
+    assert (await small.tree.fstat(node)).st_size == 3
 
 
 async def test_numbers_used_again_by_the_filesystem(rig: Rig) -> None:
@@ -152,7 +152,7 @@ async def test_numbers_used_again_by_the_filesystem(rig: Rig) -> None:
     for number in range(50):
         name = f"f{number}".encode()
         (rig.root / os.fsdecode(name)).write_text(str(number))
-        node, _ = await rig.tree.lookup(rig.volume.nodes.root, name)
+        node = (await rig.tree.lookup(rig.volume.nodes.root, name)).node
         assert (*node.key, node.generation) not in seen
         seen[(*node.key, node.generation)] = number
         await rig.tree.unlink(rig.volume.nodes.root, name)
@@ -188,23 +188,23 @@ async def test_unlinked_while_open_goes_on_working(small: Rig) -> None:
     await small.tree.unlink(small.volume.nodes.root, b"f")
     for number in range(2 * LIMIT):
         (small.root / str(number)).write_text("")
-        await small.tree.getattr(await small.node(str(number)))
+        await small.tree.fstat(await small.node(str(number)))
     assert await small.volume.write(file, 6, b" and after") == 10
     assert await small.read(file) == b"before and after"
-    assert (await small.tree.getattr(file.node)).st_nlink == 0
+    assert (await small.tree.fstat(file.node)).st_nlink == 0
     await small.volume.release(file)
     # The kernel may know the inode without having it open: a working directory, a mapping.
-    assert (await small.tree.getattr(file.node)).st_nlink == 0
+    assert (await small.tree.fstat(file.node)).st_nlink == 0
     small.volume.nodes.forget(file.node)
 
 
 async def test_removed_directory_goes_on_answering(small: Rig) -> None:
     root = small.volume.nodes.root
-    node, _ = await small.tree.mkdir(root, b"d", 0o755, ME)
+    node, _, _ = await small.tree.mkdir(root, b"d", 0o755, ME)
     await small.tree.rmdir(root, b"d")
     for number in range(2 * LIMIT):
         (small.root / str(number)).write_text("")
-        await small.tree.getattr(await small.node(str(number)))
+        await small.tree.fstat(await small.node(str(number)))
     assert await small.tree.listdir(node) == []
     with pytest.raises(FileNotFoundError):
         await small.tree.mkdir(node, b"below", 0o755, ME)
@@ -213,12 +213,12 @@ async def test_removed_directory_goes_on_answering(small: Rig) -> None:
 async def test_link_gives_a_second_name_to_the_same_node(small: Rig) -> None:
     (small.root / "a").write_text("x")
     node = await small.node("a")
-    linked, info = await small.tree.link(node, small.volume.nodes.root, b"b")
+    linked, info, _ = await small.tree.link(node, small.volume.nodes.root, b"b")
     assert linked is node
     assert info.st_nlink == 2
     await small.tree.unlink(small.volume.nodes.root, b"a")
     small.volume.nodes._close(node)
-    assert (await small.tree.getattr(node)).st_nlink == 1
+    assert (await small.tree.fstat(node)).st_nlink == 1
 
 
 async def test_nothing_leads_out_of_the_directory(rig: Rig, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ async def fails(code: int, call: Coroutine[Any, Any, Any]) -> None:
 
 async def test_lookup(rig: Rig, root: Node) -> None:
     (rig.root / "f").write_text("x")
-    node, info = await rig.tree.lookup(root, b"f")
+    node, info, _ = await rig.tree.lookup(root, b"f")
     assert info.st_ino == os.stat(rig.root / "f").st_ino
     assert not node.is_directory
     assert (await rig.tree.lookup(root, b"f"))[0] is node
@@ -49,7 +49,7 @@ async def test_listdir(rig: Rig, root: Node) -> None:
 
 
 async def test_mkdir_and_rmdir(rig: Rig, root: Node) -> None:
-    node, info = await rig.tree.mkdir(root, b"d", stat.S_IFDIR | 0o750, ME)
+    node, info, _ = await rig.tree.mkdir(root, b"d", stat.S_IFDIR | 0o750, ME)
     assert node.is_directory
     assert stat.S_IMODE(info.st_mode) == 0o750
     await fails(errno.EEXIST, rig.tree.mkdir(root, b"d", 0o755, ME))
@@ -62,7 +62,7 @@ async def test_mkdir_and_rmdir(rig: Rig, root: Node) -> None:
 
 
 async def test_symlink_and_readlink(rig: Rig, root: Node) -> None:
-    node, info = await rig.tree.symlink(root, b"l", b"some/\xff", ME)
+    node, info, _ = await rig.tree.symlink(root, b"l", b"some/\xff", ME)
     assert stat.S_ISLNK(info.st_mode)
     assert await rig.tree.readlink(node) == b"some/\xff"
     await fails(errno.EEXIST, rig.tree.symlink(root, b"l", b"x", ME))
@@ -72,7 +72,7 @@ async def test_symlink_and_readlink(rig: Rig, root: Node) -> None:
 
 
 async def test_mknod_of_a_fifo(rig: Rig, root: Node) -> None:
-    _, info = await rig.tree.mknod(root, b"p", stat.S_IFIFO | 0o640, 0, ME)
+    _, info, _ = await rig.tree.mknod(root, b"p", stat.S_IFIFO | 0o640, 0, ME)
     assert stat.S_ISFIFO(info.st_mode)
     await fails(errno.EEXIST, rig.tree.mknod(root, b"p", stat.S_IFIFO | 0o640, 0, ME))
 
@@ -81,7 +81,7 @@ async def test_link(rig: Rig, root: Node) -> None:
     (rig.root / "f").write_text("x")
     os.mkdir(rig.root / "d")
     node = await rig.node("f")
-    linked, info = await rig.tree.link(node, await rig.node("d"), b"g")
+    linked, info, _ = await rig.tree.link(node, await rig.node("d"), b"g")
     assert linked is node
     assert info.st_nlink == 2
     await fails(errno.EEXIST, rig.tree.link(node, root, b"f"))

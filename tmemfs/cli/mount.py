@@ -37,7 +37,7 @@ mount options (-o), also in fstab:
   readahead=SIZE      read up to so much ahead of who reads in order; default 4M, 0 for nothing
   trace=FILE          note every read in FILE (absolute): number of the file, page, count
   attr_timeout=SECONDS, entry_timeout=SECONDS
-                      how long the kernel may believe attributes and names; default 1
+                      how long attributes and names may be believed; default 1
   ro rw suid nosuid dev nodev exec noexec sync async dirsync atime noatime
                       as in mount(8); a restriction of the mount that SOURCE is on always holds
   allow_other         others than you may use the mount; always so as root

@@ -14,6 +14,10 @@ class Timeouts(NamedTuple):
     attr: float
     entry: float
 
+    def after(self, age: float) -> Timeouts:
+        """What is left of them for something that has been known for *age* seconds."""
+        return Timeouts(max(self.attr - age, 0.0), max(self.entry - age, 0.0))
+
 
 def attributes(
     info: os.stat_result, number: int, generation: int, timeouts: Timeouts

@@ -75,7 +75,7 @@ class Operations(pyfuse3.Operations):
         self._controls: dict[int, OpenControl] = {}
         self._directories: dict[int, Directory] = {}
         self._next_handle = 1
-        self._root_stat = LastKnown(lambda: self._tree.getattr(volume.nodes.root))
+        self._root_stat = LastKnown(lambda: self._tree.fstat(volume.nodes.root))
         self._root_statfs = LastKnown(self._tree.statfs)
 
     # -- names -------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class Operations(pyfuse3.Operations):
             return self._entry(self._control.entry(inode))
         if inode == pyfuse3.ROOT_INODE:
             return self._found(self._volume.nodes.root, await self._root_stat.ask())
-        return await self._attributes(self._inodes.node(inode))
+        return self._found(*await self._tree.getattr(self._inodes.node(inode)))
 
     @handler
     async def setattr(
@@ -169,11 +169,11 @@ class Operations(pyfuse3.Operations):
         if fields.update_mode:
             await self._tree.chmod(node, attr.st_mode)
         if times:
-            info = await self._tree.getattr(node)
+            info = await self._tree.fstat(node)
             atime = attr.st_atime_ns if fields.update_atime else info.st_atime_ns
             mtime = attr.st_mtime_ns if fields.update_mtime else info.st_mtime_ns
             await self._tree.utimens(node, (atime, mtime))
-        return await self._attributes(node)
+        return self._found(node, await self._tree.fstat(node))
 
     @handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
@@ -332,19 +332,18 @@ class Operations(pyfuse3.Operations):
             raise OSError(code, os.strerror(code))
         return self._node(number)
 
-    def _remember(self, node: Node, info: os.stat_result) -> pyfuse3.EntryAttributes:
+    def _remember(
+        self, node: Node, info: os.stat_result, age: float = 0.0
+    ) -> pyfuse3.EntryAttributes:
         self._inodes.remember(node)
-        return self._found(node, info)
+        return self._found(node, info, age)
 
-    def _found(self, node: Node, info: os.stat_result) -> pyfuse3.EntryAttributes:
+    def _found(self, node: Node, info: os.stat_result, age: float = 0.0) -> pyfuse3.EntryAttributes:
         number = info.st_ino if node is self._volume.nodes.root else self._inodes.number(node)
-        return attributes(info, number, node.generation, self._timeouts)
+        return attributes(info, number, node.generation, self._timeouts.after(age))
 
     def _entry(self, entry: Entry) -> pyfuse3.EntryAttributes:
         return attributes(self._control.stat(entry), entry.number, 0, self._timeouts)
-
-    async def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
-        return self._found(node, await self._tree.getattr(node))
 
     async def _truncate(self, node: Node, fh: int | None, size: int) -> None:
         if fh is not None:
@@ -382,7 +381,7 @@ class Operations(pyfuse3.Operations):
         self._volume.listed(parent, found, first=b"." in names)
         return [
             *((None, self._dot(dots[name])) for name in names if name in dots),
-            *(looked and (looked[0], self._found(*looked)) for looked in found),
+            *(looked and (looked.node, self._found(*looked)) for looked in found),
         ]
 
     def _dot(self, node: Node) -> pyfuse3.EntryAttributes:

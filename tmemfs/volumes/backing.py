@@ -10,11 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import trio
+
+if TYPE_CHECKING:
+    from tmemfs.volumes.nodes import Node
 
 T = TypeVar("T")
 Stat = os.stat_result
@@ -55,6 +59,13 @@ class Block(NamedTuple):
     info: Stat
 
 
+class Asked(NamedTuple):
+    """When something was asked for: after so many `changes` of ours, at the time `when` (s)."""
+
+    changes: int
+    when: float
+
+
 class Change(NamedTuple):
     """A file right before and right after it was changed, and how many bytes were written."""
 
@@ -70,7 +81,7 @@ class Backing:
         self.local = local
         self.counters = CacheCounters()
         self.changes = 0
-        """how many changes we have made; tells whether attributes were asked for before one"""
+        """how many changes we have made"""
         self._threads = trio.CapacityLimiter(_THREADS)
         self._for_names = trio.CapacityLimiter(_THREADS_FOR_NAMES)
         self._cannot_ask: set[int] = set()
@@ -79,6 +90,16 @@ class Backing:
     def waiting(self) -> int:
         """How many calls are under way in threads."""
         return self._threads.borrowed_tokens + self._for_names.borrowed_tokens
+
+    def asking(self) -> Asked:
+        """Return what tells, later, whether an answer is from before a change of ours."""
+        return Asked(self.changes, time.monotonic())
+
+    def note_change(self, *nodes: Node) -> None:
+        """Note that we have changed *nodes*, or may have."""
+        self.changes += 1
+        for node in nodes:
+            node.changed = self.changes
 
     def limiter(self) -> trio.CapacityLimiter:
         """Return what limits the threads of one file."""

@@ -22,14 +22,18 @@ from tmemfs.config import CacheMode
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import INDEX_LIMIT, Pool
 from tmemfs.volumes import background
-from tmemfs.volumes.backing import Backing
-from tmemfs.volumes.filedata import FileData, Ours, stamp
+from tmemfs.volumes.absent import Absent
+from tmemfs.volumes.backing import Asked, Backing, Stat
+from tmemfs.volumes.calls import inode_path
+from tmemfs.volumes.filedata import FileData, Ours
 from tmemfs.volumes.fills import Filler
 from tmemfs.volumes.nodes import Node, NodeTable
 from tmemfs.volumes.openfiles import SMALL, OpenFile, OpenFiles
+from tmemfs.volumes.recent import Recent
 from tmemfs.volumes.siblings import Siblings
+from tmemfs.volumes.stamps import stamp
 from tmemfs.volumes.trace import Trace
-from tmemfs.volumes.tree import Found, Stat, Tree, inode_path
+from tmemfs.volumes.tree import Found, Tree
 
 
 class CacheVolume:
@@ -42,8 +46,10 @@ class CacheVolume:
 
     In the *mode* ``open`` pages are compared with the backing file at every open, and its end is
     looked for no more often than each *believe* seconds; ``none`` compares at every read, and
-    ``always`` never. With *writeback* the kernel writes when it likes, and knows where a file ends.
-    Up to *readahead* bytes are read ahead of who reads in order. Reads are noted in *trace*.
+    ``always`` never. Over a network attributes are believed for as long, and names for
+    *believe_names*; if it is *dated*, a directory's times tell whether a name has come. With
+    *writeback* the kernel writes when it likes, and knows where a file ends. Up to *readahead*
+    bytes are read ahead of who reads in order. Reads are noted in *trace*.
     """
 
     def __init__(
@@ -56,15 +62,20 @@ class CacheVolume:
         holds: bool = False,
         mode: CacheMode = "open",
         believe: float = 0,
+        believe_names: float = 0,
+        dated: bool = False,
         writeback: bool = False,
         readahead: int = 0,
         trace: Trace | None = None,
     ) -> None:
         self.backing = Backing(local=local)
         self.nodes = NodeTable(root_fd, descriptors, holds=holds, close_last=self._close_by_and_by)
+        recent = Recent(0, 0) if local else Recent(believe, believe_names)
         self.tree = Tree(
             self.nodes,
             self.backing,
+            recent,
+            Absent(recent if dated else Recent(0, 0)),
             seen=self._seen,
             changed=self._attributes_changed,
             leaving=self._leaving,
@@ -125,7 +136,7 @@ class CacheVolume:
             return
         small = [
             node
-            for node, info in filter(None, found)
+            for node, info, _ in filter(None, found)
             if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= SMALL
         ]
         self._siblings.listed(parent, small, first=first)
@@ -280,6 +291,7 @@ class CacheVolume:
 
     def drop(self, node: Node) -> int:
         """Forget the pages of a file, open or not; return how many there were."""
+        self.tree.forget_recent()
         # Nothing is lost, and none of it was wrong: who reads on reads from the backing file.
         if node.data is not None:
             node.data.generation += 1  # nor does anything come that is on its way
@@ -287,6 +299,7 @@ class CacheVolume:
 
     def drop_all(self) -> Iterator[int]:
         """Forget the pages of all files, one after the other; yield how many each had."""
+        self.tree.forget_recent()
         for object_id in [owner.id for owner in self._pool.objects]:
             yield self._pool.flush_object(object_id)
 
@@ -316,15 +329,14 @@ class CacheVolume:
             with file.data.change(first, count, file.fd if self.backing.local else -1) as ours:
                 yield ours
         finally:
-            self.backing.changes += 1
-            file.node.changed = self.backing.changes
+            self.backing.note_change(file.node)
 
-    def _seen(self, node: Node, info: Stat, asked: int) -> None:
-        """Take note of attributes that were *asked* for so many changes ago, of a node or a file.
+    def _seen(self, node: Node, info: Stat, asked: Asked) -> None:
+        """Take note of attributes of a node or a file, and when they were *asked* for.
 
         The kernel is going to be told of them.
         """
-        if node.changed > asked:
+        if node.changed > asked.changes:
             return  # they may be from before
         node.told = info.st_size
         if node.data is not None:

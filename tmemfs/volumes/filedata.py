@@ -23,19 +23,10 @@ import trio
 from tmemfs.errors import CorruptPage
 from tmemfs.tmem import Pool
 from tmemfs.volumes.backing import Backing, Change
+from tmemfs.volumes.stamps import IS_SET, SIZE, settled, stamp
 
 if TYPE_CHECKING:
     from tmemfs.volumes.fills import Fill
-
-# Two changes within one tick of a filesystem's clock leave the same times behind. A file that
-# changed less than this long (ns) before it was looked at may change again unseen.
-TICK = 20_000_000
-_COARSE_TICK = 2_000_000_000
-_SECOND = 1_000_000_000
-
-_U64 = (1 << 64) - 1
-_SET = 1 << 63  # no size has this bit
-_SIZE = _SET - 1
 
 
 class FileData:
@@ -107,7 +98,7 @@ class FileData:
         else:
             self._adopt(info)
             noted = self._pool.stamp(self.object_id)
-            kept = noted == self._stamp if self._checks else noted & _SIZE in (0, info.st_size)
+            kept = noted == self._stamp if self._checks else noted & SIZE in (0, info.st_size)
             if not kept and self._pool.flush_object(self.object_id):
                 self._counters.stale_objects += 1
         self._fresh = True
@@ -272,14 +263,14 @@ class FileData:
         if self._checks:
             noted = self._stamp if self._trusted else 0
         else:
-            noted = self._stamp or self.size | _SET
+            noted = self._stamp or self.size | IS_SET
         self._pool.set_stamp(self.object_id, noted)
 
     def _adopt(self, info: os.stat_result) -> None:
         self.looked = time.monotonic()
         self.size = info.st_size
         self._stamp = stamp(info)
-        self._trusted = _settled(info)
+        self._trusted = settled(info)
 
 
 class Ours:
@@ -294,15 +285,3 @@ class Ours:
         """to be set when it has been made"""
         self.alone = False
         """afterwards: whether nobody else has changed the file meanwhile, or unseen before"""
-
-
-def stamp(info: os.stat_result) -> int:
-    """Modification time, change time and size in one int of 192 bits, which is never 0."""
-    return (info.st_mtime_ns & _U64) << 128 | (info.st_ctime_ns & _U64) << 64 | info.st_size | _SET
-
-
-def _settled(info: os.stat_result) -> bool:
-    """Whether a change from now on must show in the file's times."""
-    newest = max(info.st_mtime_ns, info.st_ctime_ns)
-    coarse = not (info.st_mtime_ns % _SECOND or info.st_ctime_ns % _SECOND)
-    return abs(time.time_ns() - newest) > (_COARSE_TICK if coarse else TICK)

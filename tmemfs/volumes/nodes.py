@@ -75,7 +75,7 @@ class Node:
         self.told = -1
         """The size that the kernel takes the file to have."""
         self.changed = 0
-        """the number of the last change that we have made to the file's bytes"""
+        """the number of the last change that we have made to it (`Backing.note_change`)"""
         self.large = False
         self.nameless = False
         """whether its last name has gone: nothing leads to it but its descriptor"""

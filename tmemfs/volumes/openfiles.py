@@ -13,13 +13,15 @@ import trio
 
 from tmemfs.syscalls import fstat_synced
 from tmemfs.tmem import Pool
-from tmemfs.volumes.backing import Backing, Block, read_block
-from tmemfs.volumes.filedata import FileData, stamp
+from tmemfs.volumes.backing import Asked, Backing, Block, Stat, read_block
+from tmemfs.volumes.calls import inode_path
+from tmemfs.volumes.filedata import FileData
 from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.readahead import Window
 from tmemfs.volumes.routes import look_open
-from tmemfs.volumes.tree import Stat, Tree, inode_path
+from tmemfs.volumes.stamps import stamp
+from tmemfs.volumes.tree import Tree
 
 # What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
 # aligned. Not O_APPEND: what a mapping of such a file has changed would be appended, too.
@@ -84,8 +86,8 @@ class OpenFiles:
         flags = self._access(flags)
         if flags & os.O_ACCMODE == os.O_RDONLY:
             return await self._open_to_read(node, flags)
-        opened, block, latest = await self._open(node, flags, 0)
-        return self._attach(node, opened, block.info, flags, latest)
+        opened, block, asked = await self._open(node, flags, 0)
+        return self._attach(node, opened, block.info, flags, asked)
 
     async def create(
         self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
@@ -96,13 +98,14 @@ class OpenFiles:
         fd = await self._tree.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
         try:
             # By the descriptor: the name may be another file's by now.
+            asked = self._backing.asking()
             info, handle = await self._backing.call(look_open, fd)
         except BaseException:
             os.close(fd)
             raise
         node = self._tree.nodes.learn(parent, name, info, handle)
         node.told = info.st_size
-        return self._attach(node, fd, info, flags)[0], info
+        return self._attach(node, fd, info, flags, asked)[0], info
 
     async def reader(self, file: OpenFile) -> int:
         """Return a descriptor by which the file can be read."""
@@ -156,26 +159,26 @@ class OpenFiles:
             flags ^= os.O_WRONLY | os.O_RDWR
         return flags
 
-    async def _open(self, node: Node, flags: int, wanted: int) -> tuple[int, Block, bool]:
-        """Open the file; return descriptor, what was read of it, and whether that is the latest."""
-        asked = self._backing.changes
+    async def _open(self, node: Node, flags: int, wanted: int) -> tuple[int, Block, Asked]:
+        """Open the file; return descriptor, what was read of it, and when that was asked for."""
+        asked = self._backing.asking()
         opened, block = await self._tree.on(node, _open_and_read, flags & _OPEN_FLAGS, wanted)
         try:
             for _ in range(_LOOKS):
-                if node.changed <= asked:
-                    return opened, block, True
-                asked = self._backing.changes
+                if node.changed <= asked.changes:
+                    break
+                asked = self._backing.asking()
                 block = Block(b"", await self._backing.call(os.fstat, opened))
         except BaseException:
             os.close(opened)
             raise
-        return opened, block, False
+        return opened, block, asked
 
     async def _open_to_read(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
         if node.data is None and not self._pool.stamp(node.object_id):
             wanted = 0 if self._backing.local else SMALL
-            opened, block, latest = await self._open(node, flags, wanted)
-            file, keep = self._attach(node, -1, block.info, flags, latest)
+            opened, block, asked = await self._open(node, flags, wanted)
+            file, keep = self._attach(node, -1, block.info, flags, asked)
             if block.data:
                 self._backing.count_read(block)
                 if len(block.data) == file.data.size and not file.data.changing:
@@ -184,11 +187,11 @@ class OpenFiles:
             return file, keep
         async with self._tree.reach(node) as fd:
             for _ in range(_LOOKS):
-                asked = self._backing.changes
+                asked = self._backing.asking()
                 info = await self._backing.call(fstat_synced if self._checks else os.fstat, fd)
-                if node.changed <= asked:
+                if node.changed <= asked.changes:
                     break
-            return self._attach(node, -1, info, flags, node.changed <= asked)
+            return self._attach(node, -1, info, flags, asked)
 
     async def _share(self, data: FileData, fd: int) -> None:
         """Let *fd* be the descriptor that all readers share, if they need one."""
@@ -198,13 +201,14 @@ class OpenFiles:
             await self._backing.call(os.close, fd)
 
     def _attach(
-        self, node: Node, fd: int, info: Stat, flags: int, latest: bool = True
+        self, node: Node, fd: int, info: Stat, flags: int, asked: Asked
     ) -> tuple[OpenFile, bool]:
         if node.data is None:
             node.data = FileData(self._pool, node.object_id, self._backing, checks=self._checks)
         keep = node.data.opened(info)
-        if not latest:
+        if node.changed > asked.changes:
             node.data.doubt(info)
+        self._tree.recent.note(node, info, asked)
         node.pin()
         self.count += 1
         return OpenFile(node, fd, node.data, flags), keep

@@ -19,6 +19,10 @@ Key = tuple[int, int]
 """Device and inode number."""
 
 
+Look = tuple[os.stat_result, bytes | None]
+"""Attributes and file handle."""
+
+
 class Step(NamedTuple):
     """What leads to a node from its parent, and what it must be to be the one."""
 
@@ -96,12 +100,12 @@ def _check(fd: int, step: Step) -> None:
         raise OSError(errno.ESTALE, "another file has taken the name", step.name)
 
 
-def look(directory: int, name: bytes) -> tuple[os.stat_result, bytes | None]:
+def look(directory: int, name: bytes) -> Look:
     """Return the attributes and the file handle of *name* in *directory*. Blocks."""
     return os.stat(name, dir_fd=directory, follow_symlinks=False), handle_of(directory, name)
 
 
-def look_open(fd: int) -> tuple[os.stat_result, bytes | None]:
+def look_open(fd: int) -> Look:
     """Return the attributes and the file handle of what *fd* is open on. Blocks."""
     return os.fstat(fd), handle_of(fd)
 

@@ -1,28 +1,38 @@
 """The names and attributes of a backing directory: everything but the bytes of its files.
 
 Each method does in the backing directory what its namesake in the VFS would do there, and raises
-the same OSError. Nothing is cached here but nodes; permissions are the kernel's business
-(``default_permissions``), ownership of what is made is ours.
+the same OSError. Nothing is cached here but nodes, and what is `Recent`; permissions are the
+kernel's business (``default_permissions``), ownership of what is made is ours.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from tmemfs.syscalls import renameat2
-from tmemfs.volumes.backing import Backing
+from tmemfs.volumes import background, calls
+from tmemfs.volumes.absent import Absent
+from tmemfs.volumes.backing import Asked, Backing, Stat
 from tmemfs.volumes.making import Caller, make, make_file, make_link
 from tmemfs.volumes.nodes import Node, NodeTable
-from tmemfs.volumes.routes import Route, look, reopen
+from tmemfs.volumes.recent import LARGEST, Listing, Recent
+from tmemfs.volumes.routes import Look, look, reopen
 
 T = TypeVar("T")
-Stat = os.stat_result
-Found = tuple[Node, Stat]
-Look = tuple[Stat, bytes | None]
+
+
+class Found(NamedTuple):
+    """A node, its attributes, and for how long (s) these have been known."""
+
+    node: Node
+    info: Stat
+    age: float = 0.0
+
 
 # Blocks of 512 bytes; to free so many may take some milliseconds.
 _LARGE = 1 << 14
@@ -31,25 +41,29 @@ _LARGE = 1 << 14
 class Tree:
     """The directory tree below the root of *nodes*, reached by calls to *backing*.
 
-    Who asks for attributes gets them, and *seen* is told (node, attributes, changes that had been
-    made when they were asked for). *changed* is told (node, before, after) when an operation of
-    ours has changed a known file's attributes, so that the change is not taken for somebody
-    else's; *leaving* is awaited before a known file loses a name.
+    Who asks for attributes gets them, and *seen* is told (node, attributes, when they were asked
+    for). What is *recent*, or known to be *absent*, is not asked for again. *changed* is told
+    (node, before, after) when an operation of ours has changed a known file's attributes, so that
+    the change is not taken for somebody else's; *leaving* is awaited before a known file loses a
+    name.
     """
 
     def __init__(
         self,
         nodes: NodeTable,
         backing: Backing,
+        recent: Recent,
+        absent: Absent,
         *,
-        seen: Callable[[Node, Stat, int], None],
+        seen: Callable[[Node, Stat, Asked], None],
         changed: Callable[[Node, Stat, Stat], None],
         leaving: Callable[[Node], Awaitable[None]],
     ) -> None:
         self.nodes = nodes
+        self.recent = recent
+        self._absent = absent
         self._backing = backing
         self._call = backing.call
-        self._make = backing.make
         self._seen = seen
         self._changed = changed
         self._leaving = leaving
@@ -76,7 +90,7 @@ class Tree:
         start.pin()
         try:
             found: tuple[int, T] = await self._call(
-                _reopen_and, self.nodes.route(node), function, args
+                calls.reopen_and, self.nodes.route(node), function, args
             )
         finally:
             start.unpin()
@@ -87,37 +101,67 @@ class Tree:
 
     async def lookup(self, parent: Node, name: bytes) -> Found:
         """Return the node of *name* in *parent* and its attributes."""
-        asked = self._backing.changes
+        if self._absent.says(parent, name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        listing, new = self.recent.listing(parent, self._backing.asking())
+        if listing is not None:
+            if new:
+                parent.pin()
+                background.start(self._list, parent, listing)
+            await listing.wait()
+            if (found := self._listed(parent, name, listing)) is not None:
+                return found
+        return await self.look(parent, name)
+
+    async def look(self, parent: Node, name: bytes) -> Found:
+        """As `lookup`, whatever is known already."""
+        asked, before = self._backing.asking(), self._absent.before(parent)
         async with self.reach(parent) as directory:
-            looked = await self._call(look, directory, name)
+            try:
+                looked = await self._call(look, directory, name)
+            except FileNotFoundError:
+                self._absent.note(parent, name, before)
+                raise
         return self._learn(parent, name, looked, asked)
 
     async def lookup_many(self, parent: Node, names: list[bytes]) -> list[Found | None]:
         """Look up some names in *parent* at once; None for each that is not there any more."""
-        asked = self._backing.changes
+        asked = self._backing.asking()
         async with self.reach(parent) as directory:
-            looks = await self._call(_look_many, directory, names)
+            looks = await self._call(calls.look_many, directory, names)
         return [
             looked and self._learn(parent, name, looked, asked)
             for name, looked in zip(names, looks, strict=True)
         ]
 
-    async def getattr(self, node: Node) -> Stat:
-        """Return the attributes of *node*."""
-        asked = self._backing.changes
+    async def getattr(self, node: Node) -> Found:
+        """Return *node* and its attributes, which need not be quite new."""
+        if (recent := self.recent.attributes(node)) is not None:
+            return Found(node, *recent)
+        return Found(node, await self.fstat(node))
+
+    async def fstat(self, node: Node) -> Stat:
+        """Return the attributes of *node* as they are now."""
+        asked = self._backing.asking()
         info = await self.on(node, os.fstat)
+        self.recent.note(node, info, asked)
         self._seen(node, info, asked)
         return info
+
+    def forget_recent(self) -> None:
+        """Ask again for all that was seen of late."""
+        self.recent.clear()
+        self._absent.clear()
 
     async def listdir(self, node: Node) -> list[bytes]:
         """Return every name in a directory but ``.`` and ``..``."""
         async with self.reach(node) as fd:
-            return await self._call(_listdir, fd)
+            return await self._call(calls.listdir, fd)
 
     async def readlink(self, node: Node) -> bytes:
         """Return where a symbolic link points."""
         async with self.reach(node) as fd:
-            return os.fsencode(await self._call(_readlink, fd))
+            return os.fsencode(await self._call(calls.readlink, fd))
 
     async def statfs(self) -> os.statvfs_result:
         """Return the figures of the filesystem that the root is on."""
@@ -129,22 +173,23 @@ class Tree:
     async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Found:
         """Make a directory that belongs to *caller*."""
         async with self.reach(parent) as directory:
-            await self._make(make, os.mkdir, directory, name, stat.S_IMODE(mode), caller)
-        return await self.lookup(parent, name)
+            mode = stat.S_IMODE(mode)
+            await self._make((parent,), make, os.mkdir, directory, name, mode, caller)
+        return await self.look(parent, name)
 
     async def mknod(
         self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
     ) -> Found:
         """Make a file, FIFO, socket or device node that belongs to *caller*."""
         async with self.reach(parent) as directory:
-            await self._make(make, os.mknod, directory, name, mode, caller, device)
-        return await self.lookup(parent, name)
+            await self._make((parent,), make, os.mknod, directory, name, mode, caller, device)
+        return await self.look(parent, name)
 
     async def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> Found:
         """Make a symbolic link to *target* that belongs to *caller*."""
         async with self.reach(parent) as directory:
-            await self._make(make_link, target, directory, name, caller)
-        return await self.lookup(parent, name)
+            await self._make((parent,), make_link, target, directory, name, caller)
+        return await self.look(parent, name)
 
     async def create(self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller) -> int:
         """Make a file that belongs to *caller* and open it; return the descriptor.
@@ -152,25 +197,29 @@ class Tree:
         Where somebody behind the mount has made *name* first: ESTALE without ``O_EXCL``.
         """
         async with self.reach(parent) as directory:
-            return await self._make(make_file, directory, name, stat.S_IMODE(mode), flags, caller)
+            mode = stat.S_IMODE(mode)
+            return await self._make((parent,), make_file, directory, name, mode, flags, caller)
 
     async def link(self, node: Node, parent: Node, name: bytes) -> Found:
         """Give *node* another name."""
         async with self.reach(node) as fd, self.reach(parent) as directory:
-            self._changed(node, *await self._make(_around, fd, _link, fd, directory, name))
-        return await self.lookup(parent, name)
+            made = await self._make(
+                (node, parent), calls.around, fd, calls.link, fd, directory, name
+            )
+            self._changed(node, *made)
+        return await self.look(parent, name)
 
     # -- removing and moving -----------------------------------------------------------------
 
     async def unlink(self, parent: Node, name: bytes) -> None:
         """Remove a name; the file lives on while it has others or is open."""
         async with self.reach(parent) as directory:
-            await self._removing(directory, name, os.unlink)
+            await self._removing(parent, directory, name, os.unlink)
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove an empty directory."""
         async with self.reach(parent) as directory:
-            await self._removing(directory, name, os.rmdir)
+            await self._removing(parent, directory, name, os.rmdir)
 
     async def rename(
         self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
@@ -185,7 +234,8 @@ class Tree:
             async with contextlib.AsyncExitStack() as stack:
                 fds = {node: await stack.enter_async_context(self.reach(node)) for node in known}
                 before = [await self._call(os.fstat, fd) for fd in fds.values()]
-                await self._make(renameat2, directory, name, new_directory, new_name, flags)
+                nodes = (parent, new_parent, *known)
+                await self._make(nodes, renameat2, directory, name, new_directory, new_name, flags)
                 after = [await self._call(os.fstat, fd) for fd in fds.values()]
                 for node, old, new in zip(fds, before, after, strict=True):
                     self._settle(node, old, new)
@@ -206,7 +256,7 @@ class Tree:
 
     async def utimens(self, node: Node, times: tuple[int, int]) -> None:
         """Set access and modification time in ns since the epoch."""
-        await self._change(node, _utime, times)
+        await self._change(node, calls.utime, times)
 
     async def setxattr(self, node: Node, name: bytes, value: bytes) -> None:
         """Set an extended attribute."""
@@ -219,40 +269,80 @@ class Tree:
     async def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return the value of an extended attribute."""
         async with self.reach(node) as fd:
-            return await self._call(os.getxattr, inode_path(fd), name)
+            return await self._call(os.getxattr, calls.inode_path(fd), name)
 
     async def listxattr(self, node: Node) -> list[bytes]:
         """Return the names of all extended attributes."""
         async with self.reach(node) as fd:
-            return [os.fsencode(name) for name in await self._call(os.listxattr, inode_path(fd))]
+            return [
+                os.fsencode(name) for name in await self._call(os.listxattr, calls.inode_path(fd))
+            ]
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _learn(self, parent: Node, name: bytes, looked: Look, asked: int) -> Found:
+    def _learn(self, parent: Node, name: bytes, looked: Look, asked: Asked) -> Found:
         info, handle = looked
         node = self.nodes.learn(parent, name, info, handle)
+        if node.is_directory:
+            self.recent.note(node, info, asked)
         self._seen(node, info, asked)
-        return node, info
+        return Found(node, info)
 
     async def _change(self, node: Node, function: Callable[..., None], *args: Any) -> None:
         async with self.reach(node) as fd:
-            path = inode_path(fd)
-            self._changed(node, *await self._make(_around, fd, function, path, *args))
+            path = calls.inode_path(fd)
+            self._changed(node, *await self._make((node,), calls.around, fd, function, path, *args))
 
     async def _known(self, directory: int, name: bytes) -> Node | None:
         try:
-            return self.nodes.known(await self._call(_lstat, directory, name))
+            return self.nodes.known(await self._call(calls.lstat, directory, name))
         except OSError:
             return None
 
-    async def _removing(self, directory: int, name: bytes, function: Callable[..., None]) -> None:
+    async def _removing(
+        self, parent: Node, directory: int, name: bytes, function: Callable[..., None]
+    ) -> None:
         node = await self._known(directory, name)
         if node is None:
-            await self._make(_at, function, directory, name)
+            await self._make((parent,), calls.at, function, directory, name)
             return
         await self._leaving(node)
         async with self.reach(node) as fd:
-            self._settle(node, *await self._make(_around, fd, _at, function, directory, name))
+            nodes = (node, parent)
+            self._settle(
+                node,
+                *await self._make(nodes, calls.around, fd, calls.at, function, directory, name),
+            )
+
+    async def _make(self, nodes: Iterable[Node], function: Callable[..., T], *args: Any) -> T:
+        """Make a call that changes *nodes*."""
+        try:
+            return await self._backing.make(function, *args)
+        finally:
+            self._backing.note_change(*nodes)
+
+    async def _list(self, parent: Node, listing: Listing) -> None:
+        """See what there is in *parent*, which is pinned for it."""
+        looks: dict[bytes, Look] = {}
+        try:
+            async with self.reach(parent) as directory:
+                looks = await self._call(calls.look_at_all, directory, LARGEST)
+        finally:
+            self.recent.listed(parent, listing, looks)
+            parent.unpin()
+
+    def _listed(self, parent: Node, name: bytes, listing: Listing) -> Found | None:
+        """What *listing* says of *name*, if nothing has happened since that it cannot know."""
+        found = self.recent.found(listing, name)
+        if found is None or parent.changed > listing.asked.changes:
+            return None
+        looked, age = found
+        node = self.nodes.known(looked[0])
+        # Of a file that is open, more is known. Of one that is not known, not if we changed it.
+        changed = self._backing.changes if node is None else node.changed
+        if changed > listing.asked.changes or (node is not None and node.data is not None):
+            return None
+        return self._learn(parent, name, looked, listing.asked)._replace(age=age)
 
     def _settle(self, node: Node, before: Stat, after: Stat) -> None:
         self._changed(node, before, after)
@@ -285,58 +375,3 @@ class Reach:
 
 
 _RENAME_EXCHANGE = 2
-
-
-def inode_path(fd: int) -> str:
-    """A path to the very inode of an ``O_PATH`` descriptor, links not followed any further."""
-    return f"/proc/self/fd/{fd}"
-
-
-def _reopen_and(route: Route, function: Callable[..., T], args: tuple[Any, ...]) -> tuple[int, T]:
-    fd = reopen(route)
-    try:
-        return fd, function(fd, *args)
-    except BaseException:
-        os.close(fd)
-        raise
-
-
-def _around(fd: int, function: Callable[..., None], *args: Any) -> tuple[Stat, Stat]:
-    """Call *function*; return the attributes of *fd* before and after."""
-    before = os.fstat(fd)
-    function(*args)
-    return before, os.fstat(fd)
-
-
-def _look_many(directory: int, names: list[bytes]) -> list[Look | None]:
-    looks: list[Look | None] = []
-    for name in names:
-        try:
-            looks.append(look(directory, name))
-        except FileNotFoundError:
-            looks.append(None)
-    return looks
-
-
-def _listdir(fd: int) -> list[bytes]:
-    return os.listdir(os.fsencode(inode_path(fd)))
-
-
-def _lstat(directory: int, name: bytes) -> Stat:
-    return os.stat(name, dir_fd=directory, follow_symlinks=False)
-
-
-def _utime(path: str, times: tuple[int, int]) -> None:
-    os.utime(path, ns=times)
-
-
-def _readlink(fd: int) -> str:
-    return os.readlink("", dir_fd=fd)
-
-
-def _at(function: Callable[..., None], directory: int, name: bytes) -> None:
-    function(name, dir_fd=directory)
-
-
-def _link(fd: int, directory: int, name: bytes) -> None:
-    os.link(inode_path(fd), name, dst_dir_fd=directory, follow_symlinks=True)

@@ -1,0 +1,311 @@
+"""What was seen of names and attributes a moment ago is told again while it may be believed."""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from rig import ME, Rig, gate
+
+from tmemfs.volumes import calls, recent, tree
+from tmemfs.volumes.tree import Found
+
+FILES = 30
+NAMES = [f"d/f{number:02}" for number in range(FILES)]
+BELIEVED = 1000.0
+
+
+class Clock:
+    """The time as it is, and as much later as a test likes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.later = 0.0
+        now = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: now() + self.later)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """The names that were asked for, one by one."""
+    names: list[bytes] = []
+    look = tree.look
+
+    def noted(directory: int, name: bytes) -> object:
+        names.append(name)
+        return look(directory, name)
+
+    monkeypatch.setattr(tree, "look", noted)
+    return names
+
+
+@pytest.fixture
+async def far(new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """Thirty files in a directory, as over a network; on a machine that may be busy."""
+    monkeypatch.setattr(recent, "_PATIENCE", 60)
+    rig = new_rig(local=False, believe=BELIEVED, believe_names=BELIEVED)
+    (rig.root / "d").mkdir()
+    for number, name in enumerate(NAMES):
+        (rig.root / name).write_bytes(bytes(number))
+    return rig
+
+
+async def lookup(rig: Rig, name: str) -> Found:
+    directory = rig.volume.nodes.known(os.stat(rig.root / "d")) or await rig.node("d")
+    return await rig.tree.lookup(directory, Path(name).name.encode())
+
+
+async def look_at(rig: Rig, names: list[str]) -> list[Found]:
+    """Look names up one after the other, and compare what is said of each with what is so."""
+    found = [await lookup(rig, name) for name in names]
+    for name, each in zip(names, found, strict=True):
+        assert each.info == os.lstat(rig.root / name)
+    return found
+
+
+async def test_after_two_names_a_directory_is_listed(far: Rig, asked: list[bytes]) -> None:
+    found = await look_at(far, NAMES)
+    assert asked == [b"d", b"f00", b"f01"]
+    assert [each.age > 0 for each in found] == [False] * 2 + [True] * (FILES - 2)
+    assert len({each.node for each in found}) == FILES
+    assert [each.node.told for each in found] == list(range(FILES))
+
+
+async def test_not_where_asking_is_no_journey(new_rig: Callable[..., Rig]) -> None:
+    rig = new_rig(believe=BELIEVED, believe_names=BELIEVED)
+    (rig.root / "f").touch()
+    for _ in range(5):
+        assert (await rig.tree.lookup(rig.volume.nodes.root, b"f")).age == 0
+
+
+async def test_not_where_nothing_is_believed(new_rig: Callable[..., Rig]) -> None:
+    for attributes, names in ((BELIEVED, 0.0), (0.0, BELIEVED)):
+        rig = new_rig(local=False, believe=attributes, believe_names=names)
+        (rig.root / "f").touch(exist_ok=True)
+        for _ in range(5):
+            assert (await rig.tree.lookup(rig.volume.nodes.root, b"f")).age == 0
+
+
+async def test_what_others_change_is_seen_when_it_was_believed_long_enough(
+    far: Rig, clock: Clock
+) -> None:
+    await look_at(far, NAMES)
+    os.chmod(far.root / NAMES[5], 0o600)
+    os.unlink(far.root / NAMES[6])
+    (far.root / "d/new").touch()
+    clock.later = BELIEVED - 1
+    five, six = await lookup(far, NAMES[5]), await lookup(far, NAMES[6])
+    # They are to be believed for no more than what is left.
+    assert all(BELIEVED - 2 < each.age < BELIEVED for each in (five, six))
+    # Something that is not listed may be there all the same.
+    assert (await lookup(far, "d/new")).age == 0
+    clock.later = BELIEVED + 1
+    with pytest.raises(FileNotFoundError):
+        await lookup(far, NAMES[6])
+    await look_at(far, [name for name in NAMES if name != NAMES[6]])
+
+
+CHANGES = {
+    "chmod": lambda rig, node, root: rig.tree.chmod(node, 0o600),
+    "utimens": lambda rig, node, root: rig.tree.utimens(node, (1, 2)),
+    "chown": lambda rig, node, root: rig.tree.chown(node, -1, -1),
+    "link": lambda rig, node, root: rig.tree.link(node, root, b"another"),
+    "setxattr": lambda rig, node, root: rig.tree.setxattr(node, "user.a", b"b"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_we_change_is_seen_at_once(far: Rig, change: str) -> None:
+    found = await look_at(far, NAMES)
+    try:
+        await CHANGES[change](far, found[7].node, far.volume.nodes.root)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            pytest.skip("a filesystem without extended attributes")
+        raise
+    again = await look_at(far, NAMES)
+    # The others are believed as they were.
+    assert [each.age > 0 for each in again] == [number != 7 for number in range(FILES)]
+
+
+@pytest.mark.parametrize("change", ["write", "truncate", "fallocate"])
+async def test_what_we_write_is_seen_at_once(far: Rig, change: str) -> None:
+    await look_at(far, NAMES)
+    file = await far.open(NAMES[7])
+    if change == "write":
+        await far.volume.write(file, 0, bytes(100))
+    elif change == "truncate":
+        await far.volume.truncate(file, 100)
+    else:
+        await far.volume.fallocate(file, 0, 0, 100)
+    for _ in range(2):
+        assert (await look_at(far, [NAMES[7]]))[0].info.st_size == 100
+        await far.volume.release(file) if far.volume.files.count else None
+    assert (await far.tree.getattr(file.node)).info.st_size == 100
+
+
+async def test_names_that_come_and_go_through_us_are_seen_at_once(far: Rig) -> None:
+    await look_at(far, NAMES)
+    directory = await far.node("d")
+    await far.tree.unlink(directory, b"f03")
+    with pytest.raises(FileNotFoundError):
+        await lookup(far, NAMES[3])
+    await far.tree.rename(directory, b"f04", directory, b"f03", 0)
+    with pytest.raises(FileNotFoundError):
+        await lookup(far, NAMES[4])
+    await far.tree.mkdir(directory, b"f04", 0o755, ME)
+    assert (await look_at(far, NAMES))[4].node.is_directory
+
+
+async def test_each_change_is_not_followed_by_another_listing(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings = []
+    look_at_all = calls.look_at_all
+
+    def counted(*of: int) -> object:
+        listings.append(of)
+        return look_at_all(*of)
+
+    monkeypatch.setattr(calls, "look_at_all", counted)
+    directory = await far.node("d")
+    for number in range(20):
+        await look_at(far, NAMES[:6])
+        await far.tree.mkdir(directory, b"n%d" % number, 0o755, ME)
+    assert len(listings) == 1
+
+
+@pytest.mark.parametrize("change", ["its attributes", "the names"])
+async def test_a_change_of_ours_while_a_directory_is_listed(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """What the listing has may be from before it, and is not believed."""
+    directory, node = await far.node("d"), await far.node(NAMES[7])
+    await lookup(far, NAMES[0])
+    monkeypatch.setattr(recent, "_PATIENCE", 0)
+    with gate(monkeypatch, "look_at_all") as listed:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lookup, far, NAMES[1])
+            await listed.reached.wait()
+            if change == "the names":
+                await far.tree.rename(directory, b"f08", directory, b"f07", 0)
+            else:
+                await far.tree.chmod(node, 0o600)
+            listed.open()
+        with trio.fail_after(60):
+            while not far.tree.recent._directories[directory].listing.done.is_set():
+                await trio.sleep(0)
+    names = [name for name in NAMES if change != "the names" or name != NAMES[8]]
+    found = await look_at(far, names)
+    believed = [each.age > 0 for each in found]
+    assert not believed[7]
+    assert any(believed) is (change != "the names")
+
+
+async def test_a_listing_that_does_not_come_holds_up_nobody(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "_PATIENCE", 0.01)
+    with gate(monkeypatch, "look_at_all", before=True) as listed:
+        found = await look_at(far, NAMES)
+        assert listed.reached.is_set()
+        assert {each.age for each in found} == {0}
+        directory = await far.node("d")
+        # It is still wanted when names are believed no more; there is no second one beside it.
+        listing = far.tree.recent._directories[directory].listing
+        assert listing is not None
+        assert listing.slow
+
+
+async def test_of_a_large_directory_single_names_are_looked_up(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, asked: list[bytes]
+) -> None:
+    monkeypatch.setattr(tree, "LARGEST", FILES - 1)
+    await look_at(far, NAMES)
+    assert len(asked) == 1 + FILES
+
+
+async def test_a_listing_that_fails(far: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(calls, "look_at_all", fail)
+    found = await look_at(far, NAMES)
+    assert {each.age for each in found} == {0}
+
+
+async def test_an_inode_that_is_not_known_any_more(far: Rig, asked: list[bytes]) -> None:
+    """Who knows whether it is the one that we have changed since."""
+    found = await look_at(far, NAMES)
+    far.volume.nodes.forget(found[9].node)
+    assert (await look_at(far, [NAMES[9]]))[0].age > 0
+    far.volume.nodes.forget((await lookup(far, NAMES[9])).node)
+    await far.tree.chmod(found[10].node, 0o600)
+    assert (await look_at(far, [NAMES[9]]))[0].age == 0
+
+
+async def test_no_more_is_kept_than_is_allowed(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setattr(recent, "_NAMES", 50)
+    monkeypatch.setattr(recent, "_FILES", 7)
+    kept = far.tree.recent
+    for number in range(9):
+        directory = far.root / f"e{number}"
+        directory.mkdir()
+        node = await far.node(directory.name)
+        for name in range(20):
+            (directory / str(name)).touch()
+        for name in range(20):
+            await far.tree.lookup(node, str(name).encode())
+        listings = [each.listing for each in kept._directories.values()]
+        assert kept._names == sum(len(each.looks) for each in listings if each is not None)
+        assert kept._names <= 50
+        assert len(kept._files) <= 7
+    # What is believed no more is forgotten as soon as anything else is looked up.
+    clock.later = BELIEVED
+    await far.node("d")
+    await lookup(far, NAMES[0])
+    assert kept._names == 0
+    assert {node.name for node in kept._directories} == {b"", b"d"}
+
+
+async def test_dropping_forgets_names_too(far: Rig) -> None:
+    found = await look_at(far, NAMES)
+    far.volume.drop(found[0].node)
+    assert (await lookup(far, NAMES[5])).age == 0
+    assert len(list(far.volume.drop_all())) == 0
+
+
+async def test_attributes_that_an_open_has_brought(far: Rig, clock: Clock) -> None:
+    file = await far.open(NAMES[9], os.O_RDONLY)
+    found = await far.tree.getattr(file.node)
+    assert found.age > 0
+    assert found.info == os.stat(far.root / NAMES[9])
+    os.chmod(far.root / NAMES[9], 0o600)
+    clock.later = BELIEVED
+    found = await far.tree.getattr(file.node)
+    assert found.age == 0
+    assert found.info == os.stat(far.root / NAMES[9])
+    await far.tree.chmod(file.node, 0o640)
+    found = await far.tree.getattr(file.node)
+    assert found.age == 0
+    assert found.info == os.stat(far.root / NAMES[9])
+    await far.volume.release(file)
+
+
+async def test_late_attributes_do_not_replace_newer_ones(far: Rig) -> None:
+    node = await far.node(NAMES[0])
+    older = far.volume.backing.asking()
+    info = os.stat(far.root / NAMES[0])
+    os.chmod(far.root / NAMES[0], 0o600)
+    newer = await far.tree.fstat(node)
+    far.tree.recent.note(node, info, older)
+    assert (await far.tree.getattr(node)).info == newer != info

@@ -1,0 +1,90 @@
+"""What a thread does about names and attributes, with descriptors and bytes alone. All block."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from tmemfs.volumes.backing import Stat
+from tmemfs.volumes.routes import Look, Route, look, reopen
+
+T = TypeVar("T")
+
+
+def inode_path(fd: int) -> str:
+    """A path to the very inode of an ``O_PATH`` descriptor, links not followed any further."""
+    return f"/proc/self/fd/{fd}"
+
+
+def reopen_and(route: Route, function: Callable[..., T], args: tuple[Any, ...]) -> tuple[int, T]:
+    """Open the node that *route* leads to, and call *function* with the descriptor and *args*."""
+    fd = reopen(route)
+    try:
+        return fd, function(fd, *args)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def around(fd: int, function: Callable[..., None], *args: Any) -> tuple[Stat, Stat]:
+    """Call *function*; return the attributes of *fd* before and after."""
+    before = os.fstat(fd)
+    function(*args)
+    return before, os.fstat(fd)
+
+
+def look_many(directory: int, names: list[bytes]) -> list[Look | None]:
+    """Look at some names in *directory*; None for each that is not there."""
+    looks: list[Look | None] = []
+    for name in names:
+        try:
+            looks.append(look(directory, name))
+        except FileNotFoundError:
+            looks.append(None)
+    return looks
+
+
+def look_at_all(directory: int, most: int) -> dict[bytes, Look]:
+    """Look at every name in *directory*; at none, if there are more than *most*."""
+    with os.scandir(os.fsencode(inode_path(directory))) as entries:
+        names = [entry.name for entry in itertools.islice(entries, most + 1)]
+    if len(names) > most:
+        return {}
+    looks: dict[bytes, Look] = {}
+    for name in names:
+        with contextlib.suppress(OSError):  # who asks for it is told
+            looks[name] = look(directory, name)
+    return looks
+
+
+def listdir(fd: int) -> list[bytes]:
+    """Every name in a directory but ``.`` and ``..``."""
+    return os.listdir(os.fsencode(inode_path(fd)))
+
+
+def lstat(directory: int, name: bytes) -> Stat:
+    """The attributes of *name* in *directory*."""
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+
+def utime(path: str, times: tuple[int, int]) -> None:
+    """Set access and modification time (ns)."""
+    os.utime(path, ns=times)
+
+
+def readlink(fd: int) -> str:
+    """Where the symbolic link points that is open."""
+    return os.readlink("", dir_fd=fd)
+
+
+def at(function: Callable[..., None], directory: int, name: bytes) -> None:
+    """Call *function* of `os` on *name* in *directory*."""
+    function(name, dir_fd=directory)
+
+
+def link(fd: int, directory: int, name: bytes) -> None:
+    """Give the inode that is open another name."""
+    os.link(inode_path(fd), name, dst_dir_fd=directory, follow_symlinks=True)

@@ -1,0 +1,35 @@
+"""A stamp: what tells whether a file or a directory has changed since it was looked at.
+
+It is made of the modification time, the change time and the size.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+# Two changes within one tick of a filesystem's clock leave the same times behind. A file that
+# changed less than this long (ns) before it was looked at may change again unseen.
+TICK = 20_000_000
+_COARSE_TICK = 2_000_000_000
+_SECOND = 1_000_000_000
+
+_U64 = (1 << 64) - 1
+IS_SET = 1 << 63
+"""in every stamp; no size has this bit"""
+SIZE = IS_SET - 1
+"""what of a stamp is the size"""
+
+
+def stamp(info: os.stat_result) -> int:
+    """Modification time, change time and size in one int of 192 bits, which is never 0."""
+    size = info.st_size | IS_SET
+    return (info.st_mtime_ns & _U64) << 128 | (info.st_ctime_ns & _U64) << 64 | size
+
+
+def settled(info: os.stat_result, age: float = 0.0) -> bool:
+    """Whether any change since *info* was seen, *age* seconds ago, must show in the times."""
+    newest = max(info.st_mtime_ns, info.st_ctime_ns)
+    coarse = not (info.st_mtime_ns % _SECOND or info.st_ctime_ns % _SECOND)
+    seen = time.time_ns() - int(age * _SECOND)
+    return abs(seen - newest) > (_COARSE_TICK if coarse else TICK)
