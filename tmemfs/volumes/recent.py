@@ -99,28 +99,33 @@ class Recent:
     # -- names -------------------------------------------------------------------------------
 
     def listing(self, parent: Node, now: Asked) -> tuple[Listing | None, bool]:
-        """Count a lookup in *parent*; return a listing of it, if there is one or should be.
+        """Return a listing of *parent*, if there is one or should be, and whether it is new.
 
-        And whether that is a new one, which is for the caller to make, as asked for *now*.
+        A new one is for the caller to make, as asked for *now*.
         """
-        if not self._believe_listing:
+        directory = self._directories.get(parent)
+        if directory is None:
             return None, False
-        directory = self._directories.setdefault(parent, _Directory(now.when))
+        if self._ended(directory):
+            self._forget(self._directories.pop(parent))
+            return None, False
         self._directories.move_to_end(parent)
         listing = directory.listing
-        if listing is not None and not self._ended(directory):
-            # One that has been overtaken by a change of ours counts as well: not each change is
-            # to be followed by another listing.
-            return (listing if parent.changed <= listing.asked.changes else None), False
-        self._forget(directory)
-        if now.when - directory.begun >= self._believe_listing:
-            directory.begun, directory.lookups = now.when, 0
-        directory.lookups += 1
-        if directory.lookups <= _IN_A_ROW:
+        if listing is None and directory.lookups >= _IN_A_ROW:
+            directory.listing = Listing(now)
+            return directory.listing, True
+        # One that has been overtaken by a change of ours stays: not each change is to be followed
+        # by another listing.
+        believed = listing is not None and parent.changed <= listing.asked.changes
+        return (listing if believed else None), False
+
+    def looked_up(self, parent: Node, asked: Asked) -> None:
+        """Count a name that was found in *parent*."""
+        if self._believe_listing:
+            directory = self._directories.setdefault(parent, _Directory(asked.when))
+            directory.lookups += 1
+            self._directories.move_to_end(parent)
             self._shrink()
-            return None, False
-        directory.listing = Listing(now)
-        return directory.listing, True
 
     def listed(self, parent: Node, listing: Listing, looks: Mapping[bytes, Look]) -> None:
         """Note what a new *listing* of *parent* has brought: nothing, where it has failed."""

@@ -103,7 +103,8 @@ class Tree:
         """Return the node of *name* in *parent* and its attributes."""
         if self._absent.says(parent, name):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        listing, new = self.recent.listing(parent, self._backing.asking())
+        now = self._backing.asking()
+        listing, new = self.recent.listing(parent, now)
         if listing is not None:
             if new:
                 parent.pin()
@@ -111,7 +112,9 @@ class Tree:
             await listing.wait()
             if (found := self._listed(parent, name, listing)) is not None:
                 return found
-        return await self.look(parent, name)
+        found = await self.look(parent, name)
+        self.recent.looked_up(parent, now)
+        return found
 
     async def look(self, parent: Node, name: bytes) -> Found:
         """As `lookup`, whatever is known already."""
