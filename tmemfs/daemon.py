@@ -35,9 +35,6 @@ _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # Filesystems that may have to ask another machine, or another process, for a name.
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "gluster", "lustre", "ncpfs", "coda")
-# Those of them in which a directory's times tell of every name that comes; object stores' do not.
-_DATED = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs"}
-
 # Requests that are served at once. Those for a file that does not answer wait for it, and must
 # leave enough for all others; each has a task, and memory for what it was sent.
 _TASKS = 4096
@@ -77,7 +74,6 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
         mode=config.cache,
         believe=config.attr_timeout,
         believe_names=config.entry_timeout,
-        dated=bool(kinds[0]) and kinds[0] | kinds[1] <= _DATED,
         writeback=config.writeback,
         readahead=config.readahead,
         trace=Trace(config.trace, config.page_size) if config.trace else None,

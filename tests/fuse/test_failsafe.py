@@ -16,6 +16,10 @@ class Room:
 
     def __init__(self) -> None:
         self.failsafe = Failsafe()
+        self.were_stale = 0
+
+    def stale(self) -> None:
+        self.were_stale += 1
 
     @handler
     async def ask(self, what: object) -> object:
@@ -36,6 +40,8 @@ async def test_an_answer_passes() -> None:
 
 async def test_an_os_error_is_its_errno() -> None:
     room = Room()
+    assert await _errno(room, OSError(errno.ESTALE, "gone")) == errno.ESTALE
+    assert room.were_stale == 1
     assert await _errno(room, FileNotFoundError(errno.ENOENT, "gone")) == errno.ENOENT
     assert await _errno(room, OSError("without a number")) == errno.EIO
     assert await _errno(room, pyfuse3.FUSEError(errno.ENODATA)) == errno.ENODATA

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 from faulty import over_faulty
-from mounting import drop_kernel_caches, mounted, wait_for
-
-from benchmarks.cache.far import FAR
+from mounting import drop_kernel_caches, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -125,23 +123,45 @@ def test_a_name_that_does_not_answer_holds_up_no_other(
         assert stuck.result(SECONDS).st_size == 12
 
 
-@pytest.mark.skipif(FAR.lacking() is not None, reason=f"sshfs: {FAR.lacking()}")
-def test_over_sshfs_a_name_that_is_not_there_is_asked_for_once(tmp_path: Path) -> None:
-    for name in ("store", "far", "m"):
-        (tmp_path / name).mkdir()
-    with (
-        FAR.store(tmp_path / "store") as store,
-        FAR.directory(store, tmp_path / "far") as far,
-        mounted(far.path, tmp_path / "m", "--budget=16M", *LONG) as mount,
-    ):
-        fill(store / "d")
-        # Left alone for longer than a second, which is all that SFTP tells of a time.
-        os.utime(store / "d", (1_000_000_000, 1_000_000_000))
-        assert (mount.path / "d").is_dir()
-        assert not (mount.path / "d/.gitignore").exists()
-        before = far.requests()
-        for _ in range(10):
-            assert not (mount.path / "d/.gitignore").exists()
-        assert far.requests() == before
-        (mount.path / "d/.gitignore").touch()
-        assert (mount.path / "d/.gitignore").exists()
+def test_a_file_that_is_replaced_behind_the_mount_is_not_stale(tmp_path: Path) -> None:
+    """What leads to an inode that has gone does so once at most; the kernel asks again."""
+    with over_faulty(tmp_path) as (backing, mount):
+        behind, seen = backing.under / "d", mount.path / "d"
+        fill(behind)
+        for number in range(5):
+            look(seen, [name for name in NAMES if name != "f12"])
+            (behind / "new").write_bytes(b"%d" % number)
+            os.rename(behind / "new", behind / "f12")
+            assert (seen / "f12").read_bytes() in (b"%d" % number, b"%d" % (number - 1))
+            wait_for("it is seen", lambda: (seen / "f12").read_bytes() == b"%d" % number)  # noqa: B023
+
+
+def test_what_others_append_is_not_written_over(tmp_path: Path) -> None:
+    with over_faulty(tmp_path) as (backing, mount):
+        log = backing.under / "log"
+        log.write_bytes(b"one")
+        os.stat(mount.path / "log")
+        with open(log, "ab") as other:
+            other.write(b"two")
+        with open(mount.path / "log", "ab", buffering=0) as ours:
+            os.fstat(ours.fileno())
+            with open(log, "ab") as other:
+                other.write(b"three")
+            ours.write(b"four")
+        assert log.read_bytes() == b"onetwothreefour"
+
+
+def test_an_open_sees_all_that_there_is(tmp_path: Path) -> None:
+    """Also where others have it open, and were told of older attributes of late."""
+    with over_faulty(tmp_path) as (backing, mount):
+        for number in range(8):
+            behind, seen = backing.under / f"f{number}", mount.path / f"f{number}"
+            behind.write_bytes(bytes(100))
+            with open(seen, "rb", buffering=0) as first:
+                assert len(first.read(50)) == 50
+                behind.write_bytes(b"x" * 200)
+                drop_kernel_caches()
+                os.stat(seen)
+                first.read(10)
+                os.fstat(first.fileno())
+                assert seen.read_bytes() == b"x" * 200

@@ -123,7 +123,7 @@ async def test_a_number_that_is_used_again_is_another_node(
     # Whether the filesystem gives the number out again at once is up to it. So the same number
     # with another handle is shown instead, which is all that can be seen of it.
     info = os.stat(rig.root / "f")
-    new = rig.volume.nodes.learn(rig.volume.nodes.root, b"f", info, b"another handle")
+    new = rig.volume.nodes.learn(rig.volume.nodes.root, b"f", info, b"another handle", 0)
     assert new is not old
     assert new.key == old.key
     assert new.object_id != old.object_id

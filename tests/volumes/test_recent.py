@@ -167,6 +167,7 @@ async def test_names_that_come_and_go_through_us_are_seen_at_once(far: Rig) -> N
 async def test_each_change_is_not_followed_by_another_listing(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recent, "_NOT_YET", BELIEVED)
     listings = []
     look_at_all = calls.look_at_all
 
@@ -266,14 +267,14 @@ async def test_no_more_is_kept_than_is_allowed(
         for name in range(20):
             await far.tree.lookup(node, str(name).encode())
         listings = [each.listing for each in kept._directories.values()]
-        assert kept._names == sum(len(each.looks) for each in listings if each is not None)
-        assert kept._names <= 50
+        assert kept._listed == sum(len(each.looks) for each in listings if each is not None)
+        assert kept._listed <= 50
         assert len(kept._files) <= 7
     # What is believed no more is forgotten as soon as anything else is looked up.
     clock.later = BELIEVED
     await far.node("d")
     await lookup(far, NAMES[0])
-    assert kept._names == 0
+    assert kept._listed == 0
     assert {node.name for node in kept._directories} == {b"", b"d"}
 
 
@@ -309,3 +310,177 @@ async def test_late_attributes_do_not_replace_newer_ones(far: Rig) -> None:
     newer = await far.tree.fstat(node)
     far.tree.recent.note(node, info, older)
     assert (await far.tree.getattr(node)).info == newer != info
+
+
+async def test_what_is_told_does_not_go_back_and_forth(far: Rig) -> None:
+    """Whichever way newer attributes came, older ones are not told after them."""
+    await look_at(far, NAMES)
+    path = far.root / NAMES[9]
+    path.write_bytes(bytes(50))
+    file = await far.open(NAMES[9], os.O_RDONLY)  # which looks at the file
+    assert (await far.tree.getattr(file.node)).info.st_size == 50 == file.node.told
+    path.write_bytes(bytes(60))
+    assert (await lookup(far, NAMES[9])).info.st_size == 60  # of a file that is open
+    assert (await far.tree.getattr(file.node)).info.st_size == 60
+    await far.volume.release(file)
+    # It is not open any more, but the listing is older than what was seen since.
+    assert (await lookup(far, NAMES[9])).info.st_size == 60
+    path.write_bytes(bytes(70))
+    await far.tree.lookup_many(await far.node("d"), [b"f09"])
+    assert (await far.tree.getattr(file.node)).info.st_size == 70
+
+
+async def test_who_appends_after_others_writes_over_nothing(far: Rig) -> None:
+    """What is told of late is what the kernel takes for the end of the file."""
+    path = far.root / "log"
+    path.write_bytes(b"one")
+    node = await far.node("log")
+    with open(path, "ab") as other:
+        other.write(b"two")
+    file, _ = await far.volume.open(node, os.O_WRONLY | os.O_APPEND)
+    found = await far.tree.getattr(node)
+    assert found.age > 0
+    assert found.info.st_size == 6 == node.told
+    with open(path, "ab") as other:
+        other.write(b"three")
+    await far.volume.write(file, 6, b"four")
+    assert path.read_bytes() == b"onetwothreefour"
+    await far.volume.release(file)
+
+
+async def test_a_node_that_is_made_anew_was_perhaps_changed(far: Rig) -> None:
+    found = await look_at(far, NAMES)
+    directory = await far.node("d")
+    await far.tree.chmod(found[9].node, 0o600)
+    far.volume.nodes.forget(found[9].node)
+    await far.tree.lookup_many(directory, [b"f09"])
+    await look_at(far, NAMES)
+
+
+@pytest.mark.parametrize("reached", [True, False])
+async def test_an_inode_number_that_is_another_files_now(far: Rig, reached: bool) -> None:
+    await look_at(far, NAMES)
+    directory = await far.node("d")
+    listing = far.tree.recent._directories[directory].listing
+    assert listing is not None
+    # As if the number of the one had been used again for the other when both are known.
+    (far.root / "other").write_bytes(b"another file")
+    other = await far.node("other")
+    if reached:
+        await far.tree.fstat(other)
+    assert isinstance(listing.looks, dict)
+    listing.looks[b"f09"] = os.lstat(far.root / "other"), b"of the file that had the number"
+    found = await lookup(far, NAMES[9])
+    assert found.age == 0
+    assert found.node is not other
+    assert (await far.node("other")) is other
+
+
+@pytest.mark.parametrize("why", ["it is too large", "it takes too long"])
+async def test_a_directory_is_not_listed_again_for_nothing(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, clock: Clock, why: str
+) -> None:
+    listings = []
+    look_at_all = calls.look_at_all
+
+    def counted(*of: int) -> object:
+        listings.append(of)
+        if why == "it takes too long":
+            clock.later += BELIEVED
+        return look_at_all(*of)
+
+    monkeypatch.setattr(calls, "look_at_all", counted)
+    monkeypatch.setattr(tree, "LARGEST", FILES if why == "it takes too long" else FILES - 1)
+    monkeypatch.setattr(recent, "_NOT_AGAIN", 10 * BELIEVED)
+    for _ in range(5):
+        assert {each.age for each in await look_at(far, NAMES)} == {0}
+        clock.later += BELIEVED
+    assert len(listings) == 1
+    clock.later += 10 * BELIEVED
+    await look_at(far, NAMES)
+    assert len(listings) == 2
+
+
+async def test_a_change_that_may_have_arrived_with_a_close(far: Rig) -> None:
+    file = await far.open(NAMES[9])
+    await far.volume.write(file, 0, bytes(50))
+    for end in (far.volume.flush(file), far.volume.fsync(file, False), far.volume.release(file)):
+        await far.tree.fstat(file.node)
+        assert (await far.tree.getattr(file.node)).age > 0
+        await end
+        assert (await far.tree.getattr(file.node)).age == 0
+
+
+# --- names that are not there --------------------------------------------------------------------
+
+
+async def is_there(rig: Rig, name: str = "d/n") -> bool:
+    try:
+        await lookup(rig, name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+async def test_a_name_that_is_missing_is_asked_for_once(
+    far: Rig, asked: list[bytes], clock: Clock
+) -> None:
+    for _ in range(3):
+        assert not await is_there(far)
+    assert asked.count(b"n") == 1
+    (far.root / "d/n").touch()
+    clock.later = BELIEVED - 1
+    assert not await is_there(far)  # others made it
+    clock.later = BELIEVED + 1
+    assert await is_there(far)
+
+
+@pytest.mark.parametrize("how", ["mkdir", "rename", "link", "create"])
+async def test_a_name_that_we_make_is_there_at_once(far: Rig, how: str) -> None:
+    root, directory = far.volume.nodes.root, await far.node("d")
+    (far.root / "file").touch()
+    assert not await is_there(far)
+    if how == "mkdir":
+        await far.tree.mkdir(directory, b"n", 0o755, ME)
+    elif how == "rename":
+        await far.tree.rename(root, b"file", directory, b"n", 0)
+    elif how == "link":
+        await far.tree.link(await far.node("file"), directory, b"n")
+    else:
+        os.close(await far.tree.create(directory, b"n", 0o644, os.O_RDWR, ME))
+    assert await is_there(far)
+
+
+async def test_a_name_that_we_make_while_it_is_asked_for(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = await far.node("d")
+    with gate(monkeypatch, "look") as looked:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(is_there, far)
+            await looked.reached.wait()
+            os.close(await far.tree.create(directory, b"n", 0o644, os.O_RDWR, ME))
+            looked.open()
+    assert await is_there(far)
+
+
+async def test_missing_names_are_not_believed_where_names_are_not(
+    new_rig: Callable[..., Rig], asked: list[bytes]
+) -> None:
+    rig = new_rig(local=False, believe=BELIEVED, believe_names=0)
+    (rig.root / "d").mkdir()
+    for _ in range(3):
+        assert not await is_there(rig)
+    assert asked.count(b"n") == 3
+
+
+async def test_no_more_missing_names_are_kept_than_is_allowed(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, asked: list[bytes]
+) -> None:
+    monkeypatch.setattr(recent, "_MISSING", 10)
+    for number in range(30):
+        assert not await is_there(far, f"d/{number}")
+        assert len(far.tree.recent._missing) <= 10
+    assert not await is_there(far, "d/0")
+    assert not await is_there(far, "d/29")
+    assert (asked.count(b"0"), asked.count(b"29")) == (2, 1)

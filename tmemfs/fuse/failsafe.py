@@ -45,6 +45,9 @@ class HasFailsafe(Protocol):
 
     failsafe: Failsafe
 
+    def stale(self) -> None:
+        """A caller gets ESTALE; the kernel will ask again, and must not get the same answer."""
+
 
 S = TypeVar("S", bound=HasFailsafe)
 
@@ -68,6 +71,8 @@ def handler(
         except pyfuse3.FUSEError:
             raise
         except OSError as error:
+            if error.errno == errno.ESTALE:
+                self.stale()
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
         except Exception as error:
             self.failsafe.note(method.__name__, error)

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyfuse3
@@ -77,6 +77,10 @@ class Operations(pyfuse3.Operations):
         self._next_handle = 1
         self._root_stat = LastKnown(lambda: self._tree.fstat(volume.nodes.root))
         self._root_statfs = LastKnown(self._tree.statfs)
+
+    def stale(self) -> None:
+        """See `HasFailsafe.stale`: what leads to an inode that has gone, leads there no more."""
+        self._tree.recent.clear()
 
     # -- names -------------------------------------------------------------------------------
 
@@ -295,6 +299,7 @@ class Operations(pyfuse3.Operations):
                     continue  # removed since the names were read
                 node, entry = listed
                 if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, position):
+                    self._untold(found[position - start - 1 :])
                     return
                 if node is not None:
                     self._inodes.remember(node)
@@ -383,6 +388,12 @@ class Operations(pyfuse3.Operations):
             *((None, self._dot(dots[name])) for name in names if name in dots),
             *(looked and (looked.node, self._found(*looked)) for looked in found),
         ]
+
+    def _untold(self, found: Iterable[tuple[Node | None, Any] | None]) -> None:
+        """Forget what the kernel was not told of, as there was no room: it will ask again."""
+        for node, _ in filter(None, found):
+            if node is not None and not node.lookups:
+                self._volume.nodes.forget(node)
 
     def _dot(self, node: Node) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()

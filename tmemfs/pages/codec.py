@@ -45,6 +45,8 @@ def decode(payload: bytes | memoryview, size: int, page_size: int) -> bytes:
     Raises `CorruptPage` where the payload is no page of that size: wrong bytes never come back
     from a block that lz4 can tell is damaged.
     """
+    if len(payload) != size:
+        raise CorruptPage(f"stored page has {len(payload)} bytes instead of the {size} noted")
     if WORD < size < page_size:
         try:
             page = cast(bytes, _decompress(payload, page_size))

@@ -22,7 +22,6 @@ from tmemfs.config import CacheMode
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import INDEX_LIMIT, Pool
 from tmemfs.volumes import background
-from tmemfs.volumes.absent import Absent
 from tmemfs.volumes.backing import Asked, Backing, Stat
 from tmemfs.volumes.calls import inode_path
 from tmemfs.volumes.filedata import FileData, Ours
@@ -47,9 +46,8 @@ class CacheVolume:
     In the *mode* ``open`` pages are compared with the backing file at every open, and its end is
     looked for no more often than each *believe* seconds; ``none`` compares at every read, and
     ``always`` never. Over a network attributes are believed for as long, and names for
-    *believe_names*; if it is *dated*, a directory's times tell whether a name has come. With
-    *writeback* the kernel writes when it likes, and knows where a file ends. Up to *readahead*
-    bytes are read ahead of who reads in order. Reads are noted in *trace*.
+    *believe_names*. With *writeback* the kernel writes when it likes, and knows where a file ends.
+    Up to *readahead* bytes are read ahead of who reads in order. Reads are noted in *trace*.
     """
 
     def __init__(
@@ -63,7 +61,6 @@ class CacheVolume:
         mode: CacheMode = "open",
         believe: float = 0,
         believe_names: float = 0,
-        dated: bool = False,
         writeback: bool = False,
         readahead: int = 0,
         trace: Trace | None = None,
@@ -75,7 +72,6 @@ class CacheVolume:
             self.nodes,
             self.backing,
             recent,
-            Absent(recent if dated else Recent(0, 0)),
             seen=self._seen,
             changed=self._attributes_changed,
             leaving=self._leaving,
@@ -205,7 +201,9 @@ class CacheVolume:
 
     async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
         generation = file.data.generation
+        asked = self.backing.asking()
         info = await self.backing.call(os.fstat, file.looker)
+        self.tree.recent.update(file.node, info, asked)
         if file.data.generation == generation:
             file.data.notice(info)
         found = self._read(file, offset, size)
@@ -275,6 +273,7 @@ class CacheVolume:
         sync = os.fdatasync if datasync else os.fsync
         fd = file.fd if file.fd >= 0 else await self.files.reader(file)
         await self.backing.wait(file.data.threads, sync, fd)
+        self._sent(file)
 
     async def sync_directory(self, node: Node) -> None:
         """Let a directory's names reach the backing disk."""
@@ -286,12 +285,13 @@ class CacheVolume:
         if file.wrote and not self.backing.local:
             # A network filesystem tells of failed writes when a descriptor is closed.
             await self.backing.wait(file.data.threads, lambda: os.close(os.dup(file.fd)))
+            self._sent(file)
 
     # -- in use ------------------------------------------------------------------------------
 
     def drop(self, node: Node) -> int:
         """Forget the pages of a file, open or not; return how many there were."""
-        self.tree.forget_recent()
+        self.tree.recent.clear()
         # Nothing is lost, and none of it was wrong: who reads on reads from the backing file.
         if node.data is not None:
             node.data.generation += 1  # nor does anything come that is on its way
@@ -299,7 +299,7 @@ class CacheVolume:
 
     def drop_all(self) -> Iterator[int]:
         """Forget the pages of all files, one after the other; yield how many each had."""
-        self.tree.forget_recent()
+        self.tree.recent.clear()
         for object_id in [owner.id for owner in self._pool.objects]:
             yield self._pool.flush_object(object_id)
 
@@ -329,6 +329,11 @@ class CacheVolume:
             with file.data.change(first, count, file.fd if self.backing.local else -1) as ours:
                 yield ours
         finally:
+            self.backing.note_change(file.node)
+
+    def _sent(self, file: OpenFile) -> None:
+        """What was written has arrived where the file is, and may have moved its times there."""
+        if file.wrote:
             self.backing.note_change(file.node)
 
     def _seen(self, node: Node, info: Stat, asked: Asked) -> None:

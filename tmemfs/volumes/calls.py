@@ -47,12 +47,12 @@ def look_many(directory: int, names: list[bytes]) -> list[Look | None]:
     return looks
 
 
-def look_at_all(directory: int, most: int) -> dict[bytes, Look]:
-    """Look at every name in *directory*; at none, if there are more than *most*."""
+def look_at_all(directory: int, most: int) -> dict[bytes, Look] | None:
+    """Look at every name in *directory*; None if there are more than *most*."""
     with os.scandir(os.fsencode(inode_path(directory))) as entries:
         names = [entry.name for entry in itertools.islice(entries, most + 1)]
     if len(names) > most:
-        return {}
+        return None
     looks: dict[bytes, Look] = {}
     for name in names:
         with contextlib.suppress(OSError):  # who asks for it is told

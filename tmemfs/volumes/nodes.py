@@ -94,6 +94,10 @@ class Node:
         """The tmem object id: device, inode number and generation, 64 bits each."""
         return self.device << 128 | self.inode << 64 | self.generation
 
+    def has(self, handle: bytes | None) -> bool:
+        """Whether it is the inode of that *handle*, and none that had its number before."""
+        return self._handle == handle
+
     @property
     def is_open(self) -> bool:
         """Whether it has a descriptor now."""
@@ -194,13 +198,20 @@ class NodeTable:
         """How many nodes have a descriptor now."""
         return len(self._open)
 
-    def learn(self, parent: Node, name: bytes, info: os.stat_result, handle: bytes | None) -> Node:
-        """Return the node of what `look` found as *name* in *parent*, known or new."""
+    def learn(
+        self, parent: Node, name: bytes, info: os.stat_result, handle: bytes | None, changes: int
+    ) -> Node:
+        """Return the node of what `look` found as *name* in *parent*, known or new.
+
+        It was asked for after so many *changes* of ours; what was seen earlier of a new node may
+        be from before one.
+        """
         place = self._place(info.st_dev, info.st_ino)
         node = self._nodes.get(place)
         # An open descriptor keeps the inode, and with it the number, from being used again.
         if node is None or (node._fd < 0 and node._handle != handle):
             new = self._nodes[place] = Node(self, info, handle, parent, name)
+            new.changed = changes
             if node is not None and new.device == self.device:
                 # The kernel counts by the number, whichever inode it means.
                 new.lookups = node.lookups

@@ -103,7 +103,7 @@ class OpenFiles:
         except BaseException:
             os.close(fd)
             raise
-        node = self._tree.nodes.learn(parent, name, info, handle)
+        node = self._tree.nodes.learn(parent, name, info, handle, asked.changes)
         node.told = info.st_size
         return self._attach(node, fd, info, flags, asked)[0], info
 
@@ -148,6 +148,8 @@ class OpenFiles:
                     await self._backing.call(os.close, fd)
                 except OSError as error:  # of a write that failed late
                     errors.append(error)
+        if file.wrote:
+            self._backing.note_change(file.node)  # which may not have arrived before
         if errors:
             raise errors[0]
 

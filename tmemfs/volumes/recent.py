@@ -2,14 +2,15 @@
 
 Over a network each question takes a journey. But an answer may be believed for a while, the kernel
 does (``attr_timeout``, ``entry_timeout``), and so may we: who is told of something later is told to
-believe it for as much less. Two things are kept for that long:
+believe it for as much less. Three things are kept for that long:
 
 * attributes, as an open or a question has brought them: `tar` asks for them again after each read;
-* a whole directory, where some names of it were looked up one after the other: `git status` and
-  `make` want most of them, and one listing brings as much as a journey for each.
+* names that were not there: programs look for the same ones again and again;
+* a whole directory, where some names were found in it one after the other: `git status` and `make`
+  want most of them, and one listing brings as much as a journey for each.
 
-What we have changed since is not believed (`Node.changed`), and a name is only ever said to be
-there, never not to be: some are found but not listed.
+What we have changed since is not believed (`Node.changed`). Of a listing, what it has is believed,
+and not that something is not there: some names can be looked up, but are not listed.
 """
 
 from __future__ import annotations
@@ -24,27 +25,33 @@ from tmemfs.volumes.backing import Asked, Stat
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.routes import Look
 
-# Files whose attributes are kept, and names in directories; those of the latest.
+# Files whose attributes are kept, names that are missing, and those in listings; the latest.
 _FILES = 1024
-_NAMES = 16384
+_MISSING = 4096
+_NAMES = 8192
 _DIRECTORIES = 1024
-# So many names are looked up before the whole directory is.
+# So many names are found before the whole directory is listed.
 _IN_A_ROW = 2
 # Of a larger one, who knows what is wanted.
 LARGEST = 1024
 # Nobody waits longer (s) than this for a listing: something in the directory may not answer.
 _PATIENCE = 0.1
+# A directory that is too large, or takes too long, is not listed again for this long (s); one in
+# which we have changed names meanwhile, for that.
+_NOT_AGAIN = 60.0
+_NOT_YET = 1.0
 
 
 class Listing:
     """What there is in a directory, by name; empty until it is `done`, or if it fails."""
 
-    __slots__ = ("asked", "done", "looks", "slow")
+    __slots__ = ("asked", "begun", "done", "looks", "slow")
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
-        self.looks: Mapping[bytes, Look] = {}
+        self.begun = False
         self.done = trio.Event()
+        self.looks: Mapping[bytes, Look] = {}
         self.slow = False
 
     async def wait(self) -> None:
@@ -56,37 +63,56 @@ class Listing:
 
 
 class _Directory:
-    __slots__ = ("begun", "listing", "lookups")
+    """What is known of a directory since *begun* (s)."""
+
+    __slots__ = ("begun", "found", "listing", "not_before")
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
-        self.lookups = 0
+        self.found = 0
         self.listing: Listing | None = None
+        self.not_before = 0.0
+        """when it may be listed again"""
 
 
 class Recent:
     """Believes attributes for *attributes* seconds, and names for *names*; 0 for not at all."""
 
     def __init__(self, attributes: float, names: float) -> None:
-        self._believe = attributes
-        # A listing has both.
-        self._believe_listing = min(attributes, names)
+        self._attributes = attributes
+        # Who is told of a name is told of its attributes as well.
+        self._names = min(attributes, names)
         self._files: OrderedDict[Node, tuple[Stat, Asked]] = OrderedDict()
+        self._missing: OrderedDict[tuple[Node, bytes], Asked] = OrderedDict()
         self._directories: OrderedDict[Node, _Directory] = OrderedDict()
-        self._names = 0
+        self._listed = 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._files.clear()
+        self._missing.clear()
+        self._directories.clear()
+        self._listed = 0
 
     # -- attributes --------------------------------------------------------------------------
 
     def note(self, node: Node, info: Stat, asked: Asked) -> None:
-        """Note attributes, and when they were *asked* for."""
-        if not self._believe:
-            return
-        known = self._files.get(node)
-        if known is None or known[1].when <= asked.when:
+        """Keep attributes, and when they were *asked* for."""
+        if self._attributes and not self.is_newer(node, asked):
             self._files[node] = info, asked
             self._files.move_to_end(node)
             if len(self._files) > _FILES:
                 self._files.popitem(last=False)
+
+    def update(self, node: Node, info: Stat, asked: Asked) -> None:
+        """As `note`, where older ones are kept: what is told must not go back and forth."""
+        if node in self._files:
+            self.note(node, info, asked)
+
+    def is_newer(self, node: Node, asked: Asked) -> bool:
+        """Whether attributes are kept that were asked for after *asked*."""
+        known = self._files.get(node)
+        return known is not None and known[1].when > asked.when
 
     def attributes(self, node: Node) -> tuple[Stat, float] | None:
         """Return the attributes of *node* and their age (s), None if they are to be asked for."""
@@ -94,80 +120,103 @@ class Recent:
             return None
         info, asked = self._files[node]
         age = time.monotonic() - asked.when
-        return (info, age) if age < self._believe and node.changed <= asked.changes else None
+        return (info, age) if age < self._attributes and node.changed <= asked.changes else None
 
-    # -- names -------------------------------------------------------------------------------
+    # -- names that are not there ------------------------------------------------------------
 
-    def listing(self, parent: Node, now: Asked) -> tuple[Listing | None, bool]:
-        """Return a listing of *parent*, if there is one or should be, and whether it is new.
+    def missed(self, parent: Node, name: bytes, asked: Asked) -> None:
+        """Note that *name* was not in *parent*."""
+        if self._names:
+            self._missing[parent, name] = asked
+            self._missing.move_to_end((parent, name))
+            if len(self._missing) > _MISSING:
+                self._missing.popitem(last=False)
 
-        A new one is for the caller to make, as asked for *now*.
-        """
-        directory = self._directories.get(parent)
-        if directory is None:
-            return None, False
-        if self._ended(directory):
-            self._forget(self._directories.pop(parent))
-            return None, False
-        self._directories.move_to_end(parent)
-        listing = directory.listing
-        if listing is None and directory.lookups >= _IN_A_ROW:
-            directory.listing = Listing(now)
-            return directory.listing, True
-        # One that has been overtaken by a change of ours stays: not each change is to be followed
-        # by another listing.
-        believed = listing is not None and parent.changed <= listing.asked.changes
-        return (listing if believed else None), False
+    def lacks(self, parent: Node, name: bytes) -> bool:
+        """Whether *name* may be said not to be in *parent*."""
+        asked = self._missing.get((parent, name))
+        return asked is not None and self._believes(parent, asked)
 
-    def looked_up(self, parent: Node, asked: Asked) -> None:
+    # -- names that are there ----------------------------------------------------------------
+
+    def found(self, parent: Node, asked: Asked) -> None:
         """Count a name that was found in *parent*."""
-        if self._believe_listing:
+        if self._names:
             directory = self._directories.setdefault(parent, _Directory(asked.when))
-            directory.lookups += 1
+            directory.found += 1
             self._directories.move_to_end(parent)
             self._shrink()
 
-    def listed(self, parent: Node, listing: Listing, looks: Mapping[bytes, Look]) -> None:
-        """Note what a new *listing* of *parent* has brought: nothing, where it has failed."""
+    def listing(self, parent: Node, now: Asked) -> Listing | None:
+        """Return a listing of *parent*, if there is one or should be.
+
+        One that is not `begun` is for the caller to begin.
+        """
         directory = self._directories.get(parent)
-        if directory is not None and directory.listing is listing:
-            listing.looks = looks
-            self._names += len(looks)
+        if directory is None:
+            return None
+        if self._ended(directory):
+            self._forget(self._directories.pop(parent))
+            return None
+        self._directories.move_to_end(parent)
+        listing = directory.listing
+        if listing is None:
+            if directory.found >= _IN_A_ROW and now.when >= directory.not_before:
+                listing = directory.listing = Listing(now)
+        elif listing.done.is_set() and not self._believes(parent, listing.asked):
+            # Not each change of ours is to be followed by another listing.
+            self._begin_again(directory, listing.asked.when + _NOT_YET)
+            return None
+        return listing
+
+    def listed(self, parent: Node, listing: Listing, looks: Mapping[bytes, Look] | None) -> None:
+        """Note what a new *listing* of *parent* has brought: nothing, where it has failed."""
         listing.done.set()
+        directory = self._directories.get(parent)
+        if directory is None or directory.listing is not listing:
+            return
+        now = time.monotonic()
+        if looks is None or now - listing.asked.when >= self._names:
+            self._begin_again(directory, now + _NOT_AGAIN)
+        else:
+            listing.looks = looks
+            self._listed += len(looks)
         self._shrink()
 
-    def found(self, listing: Listing, name: bytes) -> tuple[Look, float] | None:
+    def told_by(self, listing: Listing, name: bytes) -> tuple[Look, float] | None:
         """Return what *listing* has of *name* and its age (s), None where it is to be asked for."""
         look = listing.looks.get(name)
         age = time.monotonic() - listing.asked.when
-        return (look, age) if look is not None and age < self._believe_listing else None
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._files.clear()
-        self._directories.clear()
-        self._names = 0
+        return (look, age) if look is not None and age < self._names else None
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _believes(self, parent: Node, asked: Asked) -> bool:
+        """Whether what was *asked* about names in *parent* may be told."""
+        return time.monotonic() - asked.when < self._names and parent.changed <= asked.changes
+
     def _ended(self, directory: _Directory) -> bool:
-        """Whether nothing that is known of a directory is believed any more, or comes."""
-        listing = directory.listing
-        if listing is not None and not listing.done.is_set():
+        """Whether nothing that is known of a directory matters any more, or comes."""
+        listing, now = directory.listing, time.monotonic()
+        if now < directory.not_before or (listing is not None and not listing.done.is_set()):
             return False
-        when = directory.begun if listing is None else listing.asked.when
-        return time.monotonic() - when >= self._believe_listing
+        return now - (listing.asked.when if listing else directory.begun) >= self._names
+
+    def _begin_again(self, directory: _Directory, not_before: float) -> None:
+        self._forget(directory)
+        directory.not_before = directory.begun = not_before
+        directory.found = 0
 
     def _forget(self, directory: _Directory) -> None:
         if directory.listing is not None:
-            self._names -= len(directory.listing.looks)
+            self._listed -= len(directory.listing.looks)
             directory.listing = None
 
     def _shrink(self) -> None:
         """Forget directories that nobody has looked into for long, or that are too many."""
         while self._directories:
             oldest = next(iter(self._directories))
-            full = len(self._directories) > _DIRECTORIES or self._names > _NAMES
+            full = len(self._directories) > _DIRECTORIES or self._listed > _NAMES
             if not full and not self._ended(self._directories[oldest]):
                 break
             self._forget(self._directories.pop(oldest))

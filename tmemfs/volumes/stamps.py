@@ -1,4 +1,4 @@
-"""A stamp: what tells whether a file or a directory has changed since it was looked at.
+"""A stamp: what tells whether a file has changed since it was looked at.
 
 It is made of the modification time, the change time and the size.
 """
@@ -27,9 +27,8 @@ def stamp(info: os.stat_result) -> int:
     return (info.st_mtime_ns & _U64) << 128 | (info.st_ctime_ns & _U64) << 64 | size
 
 
-def settled(info: os.stat_result, age: float = 0.0) -> bool:
-    """Whether any change since *info* was seen, *age* seconds ago, must show in the times."""
+def settled(info: os.stat_result) -> bool:
+    """Whether a change from now on must show in the file's times."""
     newest = max(info.st_mtime_ns, info.st_ctime_ns)
     coarse = not (info.st_mtime_ns % _SECOND or info.st_ctime_ns % _SECOND)
-    seen = time.time_ns() - int(age * _SECOND)
-    return abs(seen - newest) > (_COARSE_TICK if coarse else TICK)
+    return abs(time.time_ns() - newest) > (_COARSE_TICK if coarse else TICK)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from tmemfs.syscalls import renameat2
 from tmemfs.volumes import background, calls
-from tmemfs.volumes.absent import Absent
 from tmemfs.volumes.backing import Asked, Backing, Stat
 from tmemfs.volumes.making import Caller, make, make_file, make_link
 from tmemfs.volumes.nodes import Node, NodeTable
@@ -42,10 +41,9 @@ class Tree:
     """The directory tree below the root of *nodes*, reached by calls to *backing*.
 
     Who asks for attributes gets them, and *seen* is told (node, attributes, when they were asked
-    for). What is *recent*, or known to be *absent*, is not asked for again. *changed* is told
-    (node, before, after) when an operation of ours has changed a known file's attributes, so that
-    the change is not taken for somebody else's; *leaving* is awaited before a known file loses a
-    name.
+    for). What is *recent* is not asked for again. *changed* is told (node, before, after) when an
+    operation of ours has changed a known file's attributes, so that the change is not taken for
+    somebody else's; *leaving* is awaited before a known file loses a name.
     """
 
     def __init__(
@@ -53,7 +51,6 @@ class Tree:
         nodes: NodeTable,
         backing: Backing,
         recent: Recent,
-        absent: Absent,
         *,
         seen: Callable[[Node, Stat, Asked], None],
         changed: Callable[[Node, Stat, Stat], None],
@@ -61,9 +58,10 @@ class Tree:
     ) -> None:
         self.nodes = nodes
         self.recent = recent
-        self._absent = absent
         self._backing = backing
         self._call = backing.call
+        # So few that listings, which nobody has asked for, take no threads from those who ask.
+        self._listings = backing.limiter()
         self._seen = seen
         self._changed = changed
         self._leaving = leaving
@@ -101,30 +99,31 @@ class Tree:
 
     async def lookup(self, parent: Node, name: bytes) -> Found:
         """Return the node of *name* in *parent* and its attributes."""
-        if self._absent.says(parent, name):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         now = self._backing.asking()
-        listing, new = self.recent.listing(parent, now)
+        if self.recent.lacks(parent, name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        listing = self.recent.listing(parent, now)
         if listing is not None:
-            if new:
+            if not listing.begun:
+                listing.begun = True
                 parent.pin()
                 background.start(self._list, parent, listing)
             await listing.wait()
-            if (found := self._listed(parent, name, listing)) is not None:
+            if (found := self._from_listing(parent, name, listing)) is not None:
                 return found
-        found = await self.look(parent, name)
-        self.recent.looked_up(parent, now)
+        try:
+            found = await self.look_up(parent, name)
+        except FileNotFoundError:
+            self.recent.missed(parent, name, now)
+            raise
+        self.recent.found(parent, now)
         return found
 
-    async def look(self, parent: Node, name: bytes) -> Found:
+    async def look_up(self, parent: Node, name: bytes) -> Found:
         """As `lookup`, whatever is known already."""
-        asked, before = self._backing.asking(), self._absent.before(parent)
+        asked = self._backing.asking()
         async with self.reach(parent) as directory:
-            try:
-                looked = await self._call(look, directory, name)
-            except FileNotFoundError:
-                self._absent.note(parent, name, before)
-                raise
+            looked = await self._call(look, directory, name)
         return self._learn(parent, name, looked, asked)
 
     async def lookup_many(self, parent: Node, names: list[bytes]) -> list[Found | None]:
@@ -140,6 +139,7 @@ class Tree:
     async def getattr(self, node: Node) -> Found:
         """Return *node* and its attributes, which need not be quite new."""
         if (recent := self.recent.attributes(node)) is not None:
+            node.told = recent[0].st_size
             return Found(node, *recent)
         return Found(node, await self.fstat(node))
 
@@ -150,11 +150,6 @@ class Tree:
         self.recent.note(node, info, asked)
         self._seen(node, info, asked)
         return info
-
-    def forget_recent(self) -> None:
-        """Ask again for all that was seen of late."""
-        self.recent.clear()
-        self._absent.clear()
 
     async def listdir(self, node: Node) -> list[bytes]:
         """Return every name in a directory but ``.`` and ``..``."""
@@ -178,7 +173,7 @@ class Tree:
         async with self.reach(parent) as directory:
             mode = stat.S_IMODE(mode)
             await self._make((parent,), make, os.mkdir, directory, name, mode, caller)
-        return await self.look(parent, name)
+        return await self.look_up(parent, name)
 
     async def mknod(
         self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
@@ -186,13 +181,13 @@ class Tree:
         """Make a file, FIFO, socket or device node that belongs to *caller*."""
         async with self.reach(parent) as directory:
             await self._make((parent,), make, os.mknod, directory, name, mode, caller, device)
-        return await self.look(parent, name)
+        return await self.look_up(parent, name)
 
     async def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> Found:
         """Make a symbolic link to *target* that belongs to *caller*."""
         async with self.reach(parent) as directory:
             await self._make((parent,), make_link, target, directory, name, caller)
-        return await self.look(parent, name)
+        return await self.look_up(parent, name)
 
     async def create(self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller) -> int:
         """Make a file that belongs to *caller* and open it; return the descriptor.
@@ -210,7 +205,7 @@ class Tree:
                 (node, parent), calls.around, fd, calls.link, fd, directory, name
             )
             self._changed(node, *made)
-        return await self.look(parent, name)
+        return await self.look_up(parent, name)
 
     # -- removing and moving -----------------------------------------------------------------
 
@@ -285,9 +280,8 @@ class Tree:
 
     def _learn(self, parent: Node, name: bytes, looked: Look, asked: Asked) -> Found:
         info, handle = looked
-        node = self.nodes.learn(parent, name, info, handle)
-        if node.is_directory:
-            self.recent.note(node, info, asked)
+        node = self.nodes.learn(parent, name, info, handle, asked.changes)
+        self.recent.update(node, info, asked)
         self._seen(node, info, asked)
         return Found(node, info)
 
@@ -311,11 +305,8 @@ class Tree:
             return
         await self._leaving(node)
         async with self.reach(node) as fd:
-            nodes = (node, parent)
-            self._settle(
-                node,
-                *await self._make(nodes, calls.around, fd, calls.at, function, directory, name),
-            )
+            change = (calls.around, fd, calls.at, function, directory, name)
+            self._settle(node, *await self._make((node, parent), *change))
 
     async def _make(self, nodes: Iterable[Node], function: Callable[..., T], *args: Any) -> T:
         """Make a call that changes *nodes*."""
@@ -326,26 +317,35 @@ class Tree:
 
     async def _list(self, parent: Node, listing: Listing) -> None:
         """See what there is in *parent*, which is pinned for it."""
-        looks: dict[bytes, Look] = {}
+        looks: dict[bytes, Look] | None = None
         try:
             async with self.reach(parent) as directory:
-                looks = await self._call(calls.look_at_all, directory, LARGEST)
+                looks = await self._backing.wait(
+                    self._listings, calls.look_at_all, directory, LARGEST, safe=True
+                )
         finally:
             self.recent.listed(parent, listing, looks)
             parent.unpin()
 
-    def _listed(self, parent: Node, name: bytes, listing: Listing) -> Found | None:
+    def _from_listing(self, parent: Node, name: bytes, listing: Listing) -> Found | None:
         """What *listing* says of *name*, if nothing has happened since that it cannot know."""
-        found = self.recent.found(listing, name)
+        found = self.recent.told_by(listing, name)
         if found is None or parent.changed > listing.asked.changes:
             return None
-        looked, age = found
-        node = self.nodes.known(looked[0])
-        # Of a file that is open, more is known. Of one that is not known, not if we changed it.
-        changed = self._backing.changes if node is None else node.changed
-        if changed > listing.asked.changes or (node is not None and node.data is not None):
+        (info, handle), age = found
+        node = self.nodes.known(info)
+        if node is None:
+            # Who knows whether we have changed it since.
+            if self._backing.changes > listing.asked.changes:
+                return None
+        elif (
+            node.data is not None  # of a file that is open, more is known
+            or node.changed > listing.asked.changes
+            or not node.has(handle)
+            or self.recent.is_newer(node, listing.asked)
+        ):
             return None
-        return self._learn(parent, name, looked, listing.asked)._replace(age=age)
+        return self._learn(parent, name, (info, handle), listing.asked)._replace(age=age)
 
     def _settle(self, node: Node, before: Stat, after: Stat) -> None:
         self._changed(node, before, after)
