@@ -431,7 +431,14 @@ async def test_a_name_that_is_missing_is_asked_for_once(
     (far.root / "d/n").touch()
     clock.later = BELIEVED - 1
     assert not await is_there(far)  # others made it
-    clock.later = BELIEVED + 1
+    await far.tree.lookup_many(await far.node("d"), [b"n"])  # and somebody lists it
+    assert await is_there(far)
+    (far.root / "d/n").unlink()
+    clock.later += BELIEVED
+    assert not await is_there(far)
+    (far.root / "d/n").touch()
+    assert not await is_there(far)
+    clock.later += BELIEVED
     assert await is_there(far)
 
 

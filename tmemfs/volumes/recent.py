@@ -132,6 +132,10 @@ class Recent:
             if len(self._missing) > _MISSING:
                 self._missing.popitem(last=False)
 
+    def is_there(self, parent: Node, name: bytes) -> None:
+        """Note that *name* is in *parent* after all."""
+        self._missing.pop((parent, name), None)
+
     def lacks(self, parent: Node, name: bytes) -> bool:
         """Whether *name* may be said not to be in *parent*."""
         asked = self._missing.get((parent, name))

@@ -281,6 +281,7 @@ class Tree:
     def _learn(self, parent: Node, name: bytes, looked: Look, asked: Asked) -> Found:
         info, handle = looked
         node = self.nodes.learn(parent, name, info, handle, asked.changes)
+        self.recent.is_there(parent, name)
         self.recent.update(node, info, asked)
         self._seen(node, info, asked)
         return Found(node, info)
