@@ -213,3 +213,19 @@ def test_deep_directories(before: str, tmp_path: Path) -> None:
     finally:
         os.fchdir(here)
         os.close(here)
+
+
+def test_who_lists_a_part_of_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
+    """What was looked up for the next part of the answer, nobody has heard of."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(3000):
+        (source / f"file{number}").touch()
+    with mounted(source, tmp_path / "m", "--budget=16M") as mount:
+        for count in range(1, 100, 7):
+            with os.scandir(mount.path) as entries:
+                for _ in range(count):
+                    next(entries)
+        assert known(mount) > 3
+        assert forgotten(mount) <= 3
+        assert len(os.listdir(mount.path)) == 3000

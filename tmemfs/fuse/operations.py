@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyfuse3
@@ -40,6 +40,8 @@ class Directory:
     def __init__(self, number: int) -> None:
         self.number = number
         self.names: list[bytes] = []
+        self.untold: set[Node] = set()
+        """what did not fit into the answer; if nobody reads on, the kernel never knows it"""
 
 
 class Operations(pyfuse3.Operations):
@@ -299,14 +301,18 @@ class Operations(pyfuse3.Operations):
                     continue  # removed since the names were read
                 node, entry = listed
                 if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, position):
-                    self._untold(found[position - start - 1 :])
+                    # No room for more; it will ask again for these.
+                    rest = filter(None, found[position - start - 1 :])
+                    directory.untold.update(node for node, _ in rest if node is not None)
                     return
                 if node is not None:
                     self._inodes.remember(node)
 
     @handler
     async def releasedir(self, fh: int) -> None:
-        del self._directories[fh]
+        for node in self._directories.pop(fh).untold:
+            if not node.lookups and node in self._volume.nodes:
+                self._volume.nodes.forget(node)
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
@@ -388,12 +394,6 @@ class Operations(pyfuse3.Operations):
             *((None, self._dot(dots[name])) for name in names if name in dots),
             *(looked and (looked.node, self._found(*looked)) for looked in found),
         ]
-
-    def _untold(self, found: Iterable[tuple[Node | None, Any] | None]) -> None:
-        """Forget what the kernel was not told of, as there was no room: it will ask again."""
-        for node, _ in filter(None, found):
-            if node is not None and not node.lookups:
-                self._volume.nodes.forget(node)
 
     def _dot(self, node: Node) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
