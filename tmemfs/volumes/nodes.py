@@ -21,7 +21,11 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
+from tmemfs.safety import cool_heap
 from tmemfs.volumes.routes import Key, Route, Step, generation_of, handle_of, reopen
+
+# So many nodes have left something in the heap that is worth the time to give it back.
+_MANY = 10_000
 
 
 class Node:
@@ -300,12 +304,18 @@ class NodeTable:
         place = self._place(*node.key)
         if self._nodes.get(place) is node:
             del self._nodes[place]
-            # A dict keeps the room that it once needed; one that has emptied is made anew.
             if len(self._nodes) < self._most // 8:
-                self._nodes = dict(self._nodes)
-                self._most = len(self._nodes)
+                self._make_small()
         self._forgotten.discard(node)
         self._close(node)
+
+    def _make_small(self) -> None:
+        """Give back the memory of nodes that have gone."""
+        # A dict keeps the room that it once needed.
+        self._nodes = dict(self._nodes)
+        if self._most >= _MANY:
+            cool_heap()
+        self._most = len(self._nodes)
 
     def _shrink(self) -> None:
         while len(self._open) > self.limit:
