@@ -116,6 +116,9 @@ FIGURES = {
         readahead_reads="reads of the source ahead of who reads in order",
         readahead_pages="pages read ahead of who reads in order",
         stale_objects="files whose pages were dropped because they had changed behind the mount",
+        recalled_attributes="times that attributes were known, and the source was not asked",
+        recalled_names="names that were known to be there or not, and the source was not asked",
+        listed_directories="directories that were listed because many of their names were wanted",
     ),
     **_figures(
         "cache",

@@ -76,6 +76,13 @@ async def test_after_two_names_a_directory_is_listed(far: Rig, asked: list[bytes
     assert [each.age > 0 for each in found] == [False] * 2 + [True] * (FILES - 2)
     assert len({each.node for each in found}) == FILES
     assert [each.node.told for each in found] == list(range(FILES))
+    figures = far.volume.statistics()
+    assert (figures["listed_directories"], figures["recalled_names"]) == (1, FILES - 2)
+    with pytest.raises(FileNotFoundError):
+        await lookup(far, "d/n")
+    with pytest.raises(FileNotFoundError):
+        await lookup(far, "d/n")
+    assert far.volume.statistics()["recalled_names"] == FILES - 1
 
 
 async def test_not_where_asking_is_no_journey(new_rig: Callable[..., Rig]) -> None:
@@ -289,6 +296,7 @@ async def test_attributes_that_an_open_has_brought(far: Rig, clock: Clock) -> No
     file = await far.open(NAMES[9], os.O_RDONLY)
     found = await far.tree.getattr(file.node)
     assert found.age > 0
+    assert far.volume.statistics()["recalled_attributes"] == 1
     assert found.info == os.stat(far.root / NAMES[9])
     os.chmod(far.root / NAMES[9], 0o600)
     clock.later = BELIEVED

@@ -46,6 +46,11 @@ class CacheCounters:
     """pages that were read before anybody asked for them"""
     stale_objects: int = 0
     """files whose pages were dropped because somebody had changed them behind the mount"""
+    recalled_attributes: int = 0
+    recalled_names: int = 0
+    """what was told because it had been seen a moment ago (`Recent`)"""
+    listed_directories: int = 0
+    """directories in which names were looked up one after the other"""
 
     def as_dict(self) -> dict[str, int]:
         """The counters by name."""

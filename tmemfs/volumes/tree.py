@@ -60,6 +60,7 @@ class Tree:
         self.recent = recent
         self._backing = backing
         self._call = backing.call
+        self._counters = backing.counters
         # So few that listings, which nobody has asked for, take no threads from those who ask.
         self._listings = backing.limiter()
         self._seen = seen
@@ -101,15 +102,18 @@ class Tree:
         """Return the node of *name* in *parent* and its attributes."""
         now = self._backing.asking()
         if self.recent.lacks(parent, name):
+            self._counters.recalled_names += 1
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         listing = self.recent.listing(parent, now)
         if listing is not None:
             if not listing.begun:
                 listing.begun = True
+                self._counters.listed_directories += 1
                 parent.pin()
                 background.start(self._list, parent, listing)
             await listing.wait()
             if (found := self._from_listing(parent, name, listing)) is not None:
+                self._counters.recalled_names += 1
                 return found
         try:
             found = await self.look_up(parent, name)
@@ -140,6 +144,7 @@ class Tree:
         """Return *node* and its attributes, which need not be quite new."""
         if (recent := self.recent.attributes(node)) is not None:
             node.told = recent[0].st_size
+            self._counters.recalled_attributes += 1
             return Found(node, *recent)
         return Found(node, await self.fstat(node))
 
