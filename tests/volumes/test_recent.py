@@ -10,7 +10,7 @@ import pytest
 import trio
 from rig import ME, Rig, gate
 
-from tmemfs.volumes import calls, recent, tree
+from tmemfs.volumes import calls, recent, routes, tree
 from tmemfs.volumes.tree import Found
 
 FILES = 30
@@ -419,6 +419,113 @@ async def test_a_change_that_may_have_arrived_with_a_close(far: Rig) -> None:
         assert (await far.tree.getattr(file.node)).age == 0
 
 
+@pytest.mark.parametrize("how", ["a lookup", "a listing of the kernel's", "attributes"])
+async def test_a_name_of_which_more_was_heard_is_not_told_from_a_listing(
+    far: Rig, how: str
+) -> None:
+    found = await look_at(far, NAMES)
+    directory = await far.node("d")
+    replaced = how != "attributes"
+    if replaced:
+        (far.root / "other").write_bytes(bytes(99))
+        os.rename(far.root / "other", far.root / NAMES[9])
+    else:
+        (far.root / NAMES[9]).write_bytes(bytes(99))
+    if how == "a lookup":
+        await far.tree.look_up(directory, b"f09")
+    elif how == "attributes":
+        await far.tree.fstat(found[9].node)
+        far.volume.nodes.forget(found[9].node)
+    else:
+        await far.tree.lookup_many(directory, [b"f08", b"f09"])
+    now = await lookup(far, NAMES[9])
+    assert now.info.st_size == 99
+    assert (now.node is found[9].node) is False
+
+
+async def test_a_file_of_which_more_was_heard_by_another_name(far: Rig) -> None:
+    os.link(far.root / NAMES[9], far.root / "other")
+    await look_at(far, NAMES)
+    with open(far.root / "other", "ab") as file:
+        file.write(bytes(50))
+    assert (await far.tree.lookup(far.volume.nodes.root, b"other")).info.st_size == 59
+    assert (await lookup(far, NAMES[9])).info.st_size == 59
+
+
+@pytest.mark.parametrize("heard", ["that it is there", "that it is not"])
+async def test_a_name_of_which_more_was_heard_while_a_directory_is_listed(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, heard: str
+) -> None:
+    directory = await far.node("d")
+    for name in NAMES[:2]:
+        await lookup(far, name)
+    monkeypatch.setattr(recent, "_PATIENCE", 0)
+    with gate(monkeypatch, "look_at_all") as listed:
+        await lookup(far, NAMES[2])
+        await listed.reached.wait()
+        if heard == "that it is there":
+            (far.root / "other").write_bytes(bytes(99))
+            os.rename(far.root / "other", far.root / NAMES[9])
+            assert (await lookup(far, NAMES[9])).info.st_size == 99
+        else:
+            (far.root / NAMES[9]).unlink()
+            assert not await is_there(far, NAMES[9])
+        listed.open()
+    with trio.fail_after(60):
+        while not far.tree.recent._directories[directory].listing.done.is_set():
+            await trio.sleep(0)
+    assert (await lookup(far, NAMES[10])).age > 0
+    far.tree.recent._missing.clear()
+    assert await is_there(far, NAMES[9]) is (heard == "that it is there")
+    if heard == "that it is there":
+        assert (await lookup(far, NAMES[9])).info.st_size == 99
+
+
+async def test_listings_that_do_not_come_do_not_pile_up(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "_PATIENCE", 0)
+    directory, kept = await far.node("d"), far.tree.recent
+    with gate(monkeypatch, "look_at_all", before=True) as listed:
+        for _ in range(20):
+            await look_at(far, NAMES[:5])
+            kept.clear()
+        assert kept._under_way == 1
+        # Nor in many directories.
+        for number in range(30):
+            (far.root / f"e{number}").mkdir()
+            for name in "abc":
+                (far.root / f"e{number}" / name).touch()
+                await far.node(f"e{number}/{name}")
+        assert kept._under_way == recent._UNDER_WAY
+        listed.open()
+    with trio.fail_after(60):
+        while kept._under_way:
+            await trio.sleep(0)
+    assert not directory.pinned
+    # What came of the one that was not to be believed is not; the next one is.
+    monkeypatch.setattr(recent, "_PATIENCE", 60)
+    assert [each.age > 0 for each in await look_at(far, NAMES[:3])] == [False, False, True]
+
+
+async def test_a_sync_that_fails_may_have_sent_something(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await far.open(NAMES[9])
+    await far.volume.write(file, 0, bytes(50))
+    await far.tree.fstat(file.node)
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="quota"):
+            await far.volume.fsync(file, False)
+    assert (await far.tree.getattr(file.node)).age == 0
+    await far.volume.release(file)
+
+
 # --- names that are not there --------------------------------------------------------------------
 
 
@@ -499,3 +606,20 @@ async def test_no_more_missing_names_are_kept_than_is_allowed(
     assert not await is_there(far, "d/0")
     assert not await is_there(far, "d/29")
     assert (asked.count(b"0"), asked.count(b"29")) == (2, 1)
+
+
+async def test_a_name_of_which_more_was_heard_is_not_missing(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer that it was not there was on its way when others made it and somebody saw it."""
+    directory = await far.node("d")
+    with gate(monkeypatch, "look") as looked:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(is_there, far)
+            await looked.reached.wait()
+            (far.root / "d/n").touch()
+            # By another function than the one that waits.
+            monkeypatch.setattr(calls, "look", routes.look)
+            await far.tree.lookup_many(directory, [b"n"])
+            looked.open()
+    assert await is_there(far)

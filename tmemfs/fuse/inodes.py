@@ -81,6 +81,13 @@ class InodeTable:
             del self._foreign_numbers[(*node.key, node.generation)]
         self._nodes.forget(node)
 
+    def abandon(self, node: Node) -> None:
+        """Forget *node* if the kernel was never told of it."""
+        if not node.lookups:
+            self._foreign_numbers.pop((*node.key, node.generation), None)
+            if node in self._nodes:
+                self._nodes.forget(node)
+
     def _find(self, number: int) -> Node | None:
         if number >= OWN_NUMBERS:
             return self._foreign.get(number)

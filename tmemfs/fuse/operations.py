@@ -307,12 +307,12 @@ class Operations(pyfuse3.Operations):
                     return
                 if node is not None:
                     self._inodes.remember(node)
+                    directory.untold.discard(node)
 
     @handler
     async def releasedir(self, fh: int) -> None:
         for node in self._directories.pop(fh).untold:
-            if not node.lookups and node in self._volume.nodes:
-                self._volume.nodes.forget(node)
+            self._inodes.abandon(node)
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:

@@ -272,8 +272,8 @@ class CacheVolume:
         """Let what was written reach the backing file's disk."""
         sync = os.fdatasync if datasync else os.fsync
         fd = file.fd if file.fd >= 0 else await self.files.reader(file)
-        await self.backing.wait(file.data.threads, sync, fd)
-        self._sent(file)
+        with self._sending(file):
+            await self.backing.wait(file.data.threads, sync, fd)
 
     async def sync_directory(self, node: Node) -> None:
         """Let a directory's names reach the backing disk."""
@@ -284,8 +284,8 @@ class CacheVolume:
         """One of the file's descriptors was closed: the last chance to report a late error."""
         if file.wrote and not self.backing.local:
             # A network filesystem tells of failed writes when a descriptor is closed.
-            await self.backing.wait(file.data.threads, lambda: os.close(os.dup(file.fd)))
-            self._sent(file)
+            with self._sending(file):
+                await self.backing.wait(file.data.threads, lambda: os.close(os.dup(file.fd)))
 
     # -- in use ------------------------------------------------------------------------------
 
@@ -331,10 +331,14 @@ class CacheVolume:
         finally:
             self.backing.note_change(file.node)
 
-    def _sent(self, file: OpenFile) -> None:
-        """What was written has arrived where the file is, and may have moved its times there."""
-        if file.wrote:
-            self.backing.note_change(file.node)
+    @contextlib.contextmanager
+    def _sending(self, file: OpenFile) -> Iterator[None]:
+        """Around what lets writes arrive where the file is, which may move its times there."""
+        try:
+            yield
+        finally:
+            if file.wrote:
+                self.backing.note_change(file.node)
 
     def _seen(self, node: Node, info: Stat, asked: Asked) -> None:
         """Take note of attributes of a node or a file, and when they were *asked* for.

@@ -15,9 +15,9 @@ and not that something is not there: some names can be looked up, but are not li
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 
 import trio
 
@@ -30,6 +30,8 @@ _FILES = 1024
 _MISSING = 4096
 _NAMES = 8192
 _DIRECTORIES = 1024
+# Listings under way: one may never end, and there is a thread for so many.
+_UNDER_WAY = 16
 # So many names are found before the whole directory is listed.
 _IN_A_ROW = 2
 # Of a larger one, who knows what is wanted.
@@ -45,14 +47,18 @@ _NOT_YET = 1.0
 class Listing:
     """What there is in a directory, by name; empty until it is `done`, or if it fails."""
 
-    __slots__ = ("asked", "begun", "done", "looks", "slow")
+    __slots__ = ("asked", "begun", "done", "looks", "newer", "slow", "void")
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self.begun = False
         self.done = trio.Event()
-        self.looks: Mapping[bytes, Look] = {}
+        self.looks: dict[bytes, Look] = {}
+        self.newer: set[bytes] = set()
+        """names of which more was heard while it was under way"""
         self.slow = False
+        self.void = False
+        """whether nothing that it brings will be believed"""
 
     async def wait(self) -> None:
         """Wait until it is there, but not for long."""
@@ -86,27 +92,45 @@ class Recent:
         self._missing: OrderedDict[tuple[Node, bytes], Asked] = OrderedDict()
         self._directories: OrderedDict[Node, _Directory] = OrderedDict()
         self._listed = 0
+        self._under_way = 0
+        self._heard = -math.inf
+        """when that was asked for which brought a name last"""
 
     def clear(self) -> None:
         """Forget everything."""
         self._files.clear()
         self._missing.clear()
-        self._directories.clear()
         self._listed = 0
+        for parent, directory in list(self._directories.items()):
+            if directory.listing is not None and not directory.listing.done.is_set():
+                directory.listing.void = True  # and no second one beside it
+            else:
+                del self._directories[parent]
 
     # -- attributes --------------------------------------------------------------------------
 
     def note(self, node: Node, info: Stat, asked: Asked) -> None:
         """Keep attributes, and when they were *asked* for."""
+        if node.parent is not None:
+            self._outdate(node.parent, node.name, asked)
         if self._attributes and not self.is_newer(node, asked):
             self._files[node] = info, asked
             self._files.move_to_end(node)
             if len(self._files) > _FILES:
                 self._files.popitem(last=False)
 
+    def heard(self, parent: Node, name: bytes, asked: Asked) -> None:
+        """Note that *name* is in *parent*, not from a listing: nothing older may be told of it."""
+        missed = self._missing.get((parent, name))
+        if missed is not None and missed.when <= asked.when:
+            del self._missing[parent, name]
+        self._heard = max(self._heard, asked.when)
+        self._outdate(parent, name, asked)
+
     def update(self, node: Node, info: Stat, asked: Asked) -> None:
         """As `note`, where older ones are kept: what is told must not go back and forth."""
-        if node in self._files:
+        # By another name, another listing may have older ones.
+        if node in self._files or (info.st_nlink > 1 and not node.is_directory):
             self.note(node, info, asked)
 
     def is_newer(self, node: Node, asked: Asked) -> bool:
@@ -126,15 +150,13 @@ class Recent:
 
     def missed(self, parent: Node, name: bytes, asked: Asked) -> None:
         """Note that *name* was not in *parent*."""
-        if self._names:
+        self._outdate(parent, name, asked)
+        # Somebody may have heard of it since; that is not told for each name.
+        if self._names and self._heard <= asked.when:
             self._missing[parent, name] = asked
             self._missing.move_to_end((parent, name))
             if len(self._missing) > _MISSING:
                 self._missing.popitem(last=False)
-
-    def is_there(self, parent: Node, name: bytes) -> None:
-        """Note that *name* is in *parent* after all."""
-        self._missing.pop((parent, name), None)
 
     def lacks(self, parent: Node, name: bytes) -> bool:
         """Whether *name* may be said not to be in *parent*."""
@@ -165,26 +187,33 @@ class Recent:
         self._directories.move_to_end(parent)
         listing = directory.listing
         if listing is None:
-            if directory.found >= _IN_A_ROW and now.when >= directory.not_before:
+            wanted = directory.found >= _IN_A_ROW and now.when >= directory.not_before
+            if wanted and self._under_way < _UNDER_WAY:
                 listing = directory.listing = Listing(now)
+                self._under_way += 1
+        elif listing.void:
+            return None
         elif listing.done.is_set() and not self._believes(parent, listing.asked):
             # Not each change of ours is to be followed by another listing.
             self._begin_again(directory, listing.asked.when + _NOT_YET)
             return None
         return listing
 
-    def listed(self, parent: Node, listing: Listing, looks: Mapping[bytes, Look] | None) -> None:
+    def listed(self, parent: Node, listing: Listing, looks: dict[bytes, Look] | None) -> None:
         """Note what a new *listing* of *parent* has brought: nothing, where it has failed."""
         listing.done.set()
+        self._under_way -= 1
         directory = self._directories.get(parent)
         if directory is None or directory.listing is not listing:
             return
         now = time.monotonic()
-        if looks is None or now - listing.asked.when >= self._names:
+        if listing.void:
+            self._begin_again(directory, now)
+        elif looks is None or now - listing.asked.when >= self._names:
             self._begin_again(directory, now + _NOT_AGAIN)
         else:
-            listing.looks = looks
-            self._listed += len(looks)
+            listing.looks = {name: looks[name] for name in looks.keys() - listing.newer}
+            self._listed += len(listing.looks)
         self._shrink()
 
     def told_by(self, listing: Listing, name: bytes) -> tuple[Look, float] | None:
@@ -198,6 +227,17 @@ class Recent:
     def _believes(self, parent: Node, asked: Asked) -> bool:
         """Whether what was *asked* about names in *parent* may be told."""
         return time.monotonic() - asked.when < self._names and parent.changed <= asked.changes
+
+    def _outdate(self, parent: Node, name: bytes, asked: Asked) -> None:
+        """Tell nothing of *name* from a listing of *parent* that is older than *asked*."""
+        directory = self._directories.get(parent)
+        listing = directory.listing if directory is not None else None
+        if listing is None or listing.asked.when >= asked.when:
+            return
+        if not listing.done.is_set():
+            listing.newer.add(name)
+        elif listing.looks.pop(name, None) is not None:
+            self._listed -= 1
 
     def _ended(self, directory: _Directory) -> bool:
         """Whether nothing that is known of a directory matters any more, or comes."""

@@ -284,9 +284,12 @@ class Tree:
     # -- inside ------------------------------------------------------------------------------
 
     def _learn(self, parent: Node, name: bytes, looked: Look, asked: Asked) -> Found:
+        self.recent.heard(parent, name, asked)
+        return self._learned(parent, name, looked, asked)
+
+    def _learned(self, parent: Node, name: bytes, looked: Look, asked: Asked) -> Found:
         info, handle = looked
         node = self.nodes.learn(parent, name, info, handle, asked.changes)
-        self.recent.is_there(parent, name)
         self.recent.update(node, info, asked)
         self._seen(node, info, asked)
         return Found(node, info)
@@ -351,7 +354,7 @@ class Tree:
             or self.recent.is_newer(node, listing.asked)
         ):
             return None
-        return self._learn(parent, name, (info, handle), listing.asked)._replace(age=age)
+        return self._learned(parent, name, (info, handle), listing.asked)._replace(age=age)
 
     def _settle(self, node: Node, before: Stat, after: Stat) -> None:
         self._changed(node, before, after)
