@@ -119,14 +119,6 @@ class Recent:
             if len(self._files) > _FILES:
                 self._files.popitem(last=False)
 
-    def heard(self, parent: Node, name: bytes, asked: Asked) -> None:
-        """Note that *name* is in *parent*, not from a listing: nothing older may be told of it."""
-        missed = self._missing.get((parent, name))
-        if missed is not None and missed.when <= asked.when:
-            del self._missing[parent, name]
-        self._heard = max(self._heard, asked.when)
-        self._outdate(parent, name, asked)
-
     def update(self, node: Node, info: Stat, asked: Asked) -> None:
         """As `note`, where older ones are kept: what is told must not go back and forth."""
         # By another name, another listing may have older ones.
@@ -151,7 +143,7 @@ class Recent:
     def missed(self, parent: Node, name: bytes, asked: Asked) -> None:
         """Note that *name* was not in *parent*."""
         self._outdate(parent, name, asked)
-        # Somebody may have heard of it since; that is not told for each name.
+        # Somebody may have heard of it since; when that was is not kept for each name.
         if self._names and self._heard <= asked.when:
             self._missing[parent, name] = asked
             self._missing.move_to_end((parent, name))
@@ -164,6 +156,14 @@ class Recent:
         return asked is not None and self._believes(parent, asked)
 
     # -- names that are there ----------------------------------------------------------------
+
+    def heard(self, parent: Node, name: bytes, asked: Asked) -> None:
+        """Note that *name* is in *parent*, not from a listing: nothing older may be told of it."""
+        missed = self._missing.get((parent, name))
+        if missed is not None and missed.when <= asked.when:
+            del self._missing[parent, name]
+        self._heard = max(self._heard, asked.when)
+        self._outdate(parent, name, asked)
 
     def found(self, parent: Node, asked: Asked) -> None:
         """Count a name that was found in *parent*."""
