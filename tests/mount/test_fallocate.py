@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mounting import Mounted, mounted
+from mounting import Mounted, mounted, wait_for
 from page_data import run
 
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocate
@@ -70,7 +70,8 @@ def test_a_swap_volume_is_a_file_of_fixed_size(tmp_path: Path) -> None:
         assert tool(file, "--punch-hole", "--offset=4000", "--length=200000") == ""
         want = run(1, 100)[:4000] + bytes(200_000) + run(1, 100)[204_000:]
         assert file.read_bytes() == want.ljust(size, b"\0")
-        assert mount.pool("s")["pages"] == 100 - 48
+        # What was written is acknowledged before it is there.
+        wait_for("it is there", lambda: mount.pool("s")["pages"] == 100 - 48)
         assert tool(file, f"--length={size}") == ""
         assert refusal(file, 0, 0, size + 1) == "ENOSPC"
         assert refusal(file, FALLOC_KEEP_SIZE, 0, size + 1) == "ENOSPC"

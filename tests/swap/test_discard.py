@@ -49,6 +49,11 @@ def kept(mount: Mounted) -> int:
     return int(mount.pool("s")["orig_data_size"])
 
 
+def keeps(mount: Mounted, size: int) -> None:
+    """Wait until the volume keeps so much: what was written is acknowledged before it is there."""
+    wait_for(f"{size} bytes are kept", lambda: kept(mount) == size)
+
+
 def fill(device: str, first: int, count: int) -> None:
     """Write so many pages to the device itself, past the kernel's cache."""
     command = ["dd", f"of={device}", "bs=1M", "oflag=direct,seek_bytes", f"seek={first * 4096}"]
@@ -63,14 +68,14 @@ def test_discards_of_the_device_reach_the_volume(mount: Mounted) -> None:
     assert int((queue / "discard_max_bytes").read_text()) > MIB
     assert int((queue / "discard_granularity").read_text()) <= CLUSTER
     fill(device, 0, 2048)
-    assert kept(mount) == 8 * MIB
+    keeps(mount, 8 * MIB)
     run("blkdiscard", "--offset=1M", "--length=3M", device)
-    assert kept(mount) == 5 * MIB
+    keeps(mount, 5 * MIB)
     with open(mount.control / "swap" / "s", "rb") as file:
         assert file.read(8 * MIB) == pages(0, 256) + bytes(3 * MIB) + pages(1024, 1024)
     for options in ([], ["--zeroout"]):
         run("blkdiscard", *options, device)
-        assert kept(mount) == 0
+        keeps(mount, 0)
         assert mount.pool("s")["compr_data_size"] == 0
         fill(device, 0, 256)
     assert mount.status()["failsafe"]["count"] == 0
@@ -105,7 +110,7 @@ def test_discard_once_empties_the_device_when_swap_goes_on(mount: Mounted) -> No
     run("mkswap", device)
     run("swapon", device)
     run("swapoff", device)
-    assert kept(mount) > 7 * MIB
+    wait_for("it keeps all", lambda: kept(mount) > 7 * MIB)
     run("swapon", "--discard=once", device)
     # The header is not discarded.
     wait_for("the device is empty", lambda: kept(mount) <= 4096)
@@ -118,11 +123,11 @@ def test_without_the_extension_swap_works_and_keeps_what_it_has(tmp_path: Path) 
         fill(device, 0, 2048)
         with suppress(OSError):  # some kernels say that it is not supported, others nothing
             run("blkdiscard", device)
-        assert kept(mount) == 8 * MIB
+        keeps(mount, 8 * MIB)
         run("mkswap", device)
         run("swapon", "--discard", device)
         run("swapoff", device)
-        assert kept(mount) == 8 * MIB
+        keeps(mount, 8 * MIB)
         # There is another way, which is to write zeros.
         run("blkdiscard", "--zeroout", device)
-        assert kept(mount) == 0
+        keeps(mount, 0)
