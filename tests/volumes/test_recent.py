@@ -3,7 +3,8 @@
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -537,6 +538,17 @@ async def is_there(rig: Rig, name: str = "d/n") -> bool:
     return True
 
 
+@asynccontextmanager
+async def asking(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """In this context somebody has asked for a name that is missing, and has no answer yet."""
+    with gate(monkeypatch, "look") as looked:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(is_there, rig)
+            await looked.reached.wait()
+            yield
+            looked.open()
+
+
 async def test_a_name_that_is_missing_is_asked_for_once(
     far: Rig, asked: list[bytes], clock: Clock
 ) -> None:
@@ -577,12 +589,8 @@ async def test_a_name_that_we_make_while_it_is_asked_for(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = await far.node("d")
-    with gate(monkeypatch, "look") as looked:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(is_there, far)
-            await looked.reached.wait()
-            os.close(await far.tree.create(directory, b"n", 0o644, os.O_RDWR, ME))
-            looked.open()
+    async with asking(far, monkeypatch):
+        os.close(await far.tree.create(directory, b"n", 0o644, os.O_RDWR, ME))
     assert await is_there(far)
 
 
@@ -613,13 +621,9 @@ async def test_a_name_of_which_more_was_heard_is_not_missing(
 ) -> None:
     """The answer that it was not there was on its way when others made it and somebody saw it."""
     directory = await far.node("d")
-    with gate(monkeypatch, "look") as looked:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(is_there, far)
-            await looked.reached.wait()
-            (far.root / "d/n").touch()
-            # By another function than the one that waits.
-            monkeypatch.setattr(calls, "look", routes.look)
-            await far.tree.lookup_many(directory, [b"n"])
-            looked.open()
+    async with asking(far, monkeypatch):
+        (far.root / "d/n").touch()
+        # By another function than the one that waits.
+        monkeypatch.setattr(calls, "look", routes.look)
+        await far.tree.lookup_many(directory, [b"n"])
     assert await is_there(far)

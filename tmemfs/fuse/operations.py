@@ -19,6 +19,7 @@ from tmemfs.fuse import control
 from tmemfs.fuse.attributes import Timeouts, attributes, statvfs
 from tmemfs.fuse.control import Control, Entry
 from tmemfs.fuse.controlfiles import OpenControl
+from tmemfs.fuse.directory import Directory
 from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.failsafe import Failsafe, handler
 from tmemfs.fuse.inodes import InodeTable
@@ -32,16 +33,6 @@ _DOTS = (b".", b"..")
 _ACL = b"system.posix_acl_"
 # Names of a listing that are looked up in one go: about as many as one answer has room for.
 _LISTED_AT_ONCE = 24
-
-
-class Directory:
-    """An open directory: its names as they were when reading it began, so that offsets hold."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.names: list[bytes] = []
-        self.untold: set[Node] = set()
-        """what did not fit into the answer; if nobody reads on, the kernel never knows it"""
 
 
 class Operations(pyfuse3.Operations):
