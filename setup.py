@@ -6,7 +6,7 @@ setup(
     ext_modules=[
         # Where one cannot be built, for lack of a compiler or of headers (libfuse's, lz4's),
         # tmemfs is installed without it: it mounts without discard, or reads slower.
-        Extension("tmemfs.fuse._fallocate", ["tmemfs/fuse/_fallocate.c"], optional=True),
+        Extension("tmemfs.fuse._session", ["tmemfs/fuse/_session.c"], optional=True),
         Extension(
             "tmemfs.pages._reader", ["tmemfs/pages/_reader.c"], libraries=["lz4"], optional=True
         ),

@@ -22,7 +22,7 @@ FLOORS = [
     {"volumes"},
     {"tmem"},
     {"pages"},
-    {"config", "loops"},
+    {"config", "loops", "supervise"},
     {"errors", "glossary", "notify", "safety", "units", "system", "syscalls", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -45,7 +45,7 @@ _OPPOSITES = {
 }
 _FLAGS = frozenset(_OPPOSITES) | frozenset(_OPPOSITES.values()) | {"dirsync"}
 _SWITCHES = frozenset({"allow_other", "allow_root", "auto_unmount"})
-OWN_SWITCHES = frozenset({"realtime", "writeback"})
+OWN_SWITCHES = frozenset({"realtime", "swap_only", "writeback"})
 _VALUES = frozenset({"fsname", "context", "fscontext", "defcontext", "rootcontext"})
 OWN_KEYS = (
     *("budget", "page_size", "swap", "overflow", "reserve"),
@@ -110,7 +110,8 @@ class MountConfig:
     nothing; `trace` the absolute path of the file that notes what is read. `fuse_options` is what
     the FUSE session gets besides its defaults, each ready for libfuse: ASCII, with commas and
     backslashes escaped. `reserve` is how much of the budget is taken from the system at the start
-    and kept; None is all of it where there are swap volumes, and nothing where there are none.
+    and kept; None is all of it where there are swap volumes, and nothing where there are none. With
+    `swap_only` nothing but swap volumes is to be used: few requests are served at once.
     """
 
     source: str
@@ -118,6 +119,7 @@ class MountConfig:
     budget: int
     reserve: int | None = None
     realtime: bool = False
+    swap_only: bool = False
     page_size: int = DEFAULT_PAGE_SIZE
     swaps: tuple[SwapSpec, ...] = ()
     read_only: bool = False
@@ -167,6 +169,8 @@ class MountConfig:
                 f"budget: {format_size(self.budget)} is too little for {format_size(outside)} of "
                 f"swap with overflow: to know where its pages are takes {format_size(tables)}"
             )
+        if self.swap_only and not self.swaps:
+            raise UsageError("swap_only: there is no swap volume; name one with swap=NAME=SIZE")
         if self.swaps and self.read_only:
             raise UsageError("swap: nothing can be swapped to a read-only mount")
 
@@ -254,6 +258,7 @@ def parse_mount(
         budget=_budget(own["budget"]) if "budget" in own else default_budget(),
         reserve=_size("reserve", own["reserve"]) if "reserve" in own else None,
         realtime="realtime" in own,
+        swap_only="swap_only" in own,
         page_size=_size("page_size", own.get("page_size", str(DEFAULT_PAGE_SIZE))),
         swaps=tuple(replace(swap, overflow=overflows.get(swap.name)) for swap in swaps),
         read_only=words["rw"] == "ro",

@@ -12,18 +12,18 @@ from collections.abc import Callable
 
 import trio
 
-from tmemfs import __version__, hardening, loops, system
+from tmemfs import __version__, hardening, system
 from tmemfs.config import LARGEST_READAHEAD, MountConfig
 from tmemfs.errors import MountFailure
-from tmemfs.fuse import fallocate, pyfuse3
+from tmemfs.fuse import fallocate, pyfuse3, session
 from tmemfs.fuse.attributes import Timeouts
 from tmemfs.fuse.control import Control
 from tmemfs.fuse.controlfiles import Knob
-from tmemfs.fuse.failsafe import Failsafe
 from tmemfs.fuse.operations import Operations
 from tmemfs.notify import notify
 from tmemfs.pages import reader
 from tmemfs.safety import Step
+from tmemfs.supervise import failsafe, keep
 from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.swaps import Swaps
 from tmemfs.volumes.trace import Trace
@@ -35,11 +35,6 @@ _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # Filesystems that may have to ask another machine, or another process, for a name.
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "gluster", "lustre", "ncpfs", "coda")
-# Requests that are served at once. Those for a file that does not answer wait for it, and must
-# leave enough for all others; each has a task, and memory for what it was sent.
-_TASKS = 4096
-# So many tasks stay while nothing is asked: to start one takes as long as to serve a hit.
-_IDLE_TASKS = 8
 # A thread only makes system calls; by default each would map 8 MiB.
 _STACK = 512 << 10
 # Seconds for what is under way when a signal ends the mount; writes are awaited for longer.
@@ -51,7 +46,7 @@ _KERNEL_READAHEAD = 1 << 20
 def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     """Mount what *config* says and serve it until it is unmounted, or SIGTERM or SIGINT comes.
 
-    While swap is on a file of the mount, signals are refused: what is swapped out would be lost.
+    While a swap volume of the mount is in use, signals are refused: what is in it would be lost.
 
     *on_ready* is called from this process once the mount answers. Raises a TmemfsError, or an
     OSError of the source directory, when it cannot be mounted.
@@ -79,7 +74,6 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
         trace=Trace(config.trace, config.page_size) if config.trace else None,
     )
     swaps = Swaps(core, client, config.swaps)
-    failsafe = Failsafe()
     about = {
         "version": __version__,
         "pid": os.getpid(),
@@ -94,7 +88,7 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
         lambda: {
             "cache": volume.statistics(),
             "failsafe": failsafe.statistics(),
-            "discard": fallocate.active(),
+            "discard": session.active(),
             "safety": [step.as_dict() for step in steps],
         },
         [
@@ -135,27 +129,43 @@ def _serve(
     gc.freeze()
     # Held back until somebody listens: a signal in between would leave a stale mount.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+    session.bound(_bounds(config))
     try:
         pyfuse3.init(operations, config.mountpoint, options)
     except RuntimeError as error:
         raise MountFailure(f"{config.mountpoint}: cannot mount: {error}") from error
     fallocate.serve(operations)
-    if config.swaps and not fallocate.active():
-        log.warning("no discard: %s; what is freed stays in swap volumes", fallocate.why_not())
+    if config.swaps and not session.active():
+        log.warning("no discard: %s; what is freed stays in swap volumes", session.why_not())
     hardening.finish(steps)
+    ready = False
+
+    def announce() -> None:
+        nonlocal ready
+        ready = True
+        on_ready()
+
+    in_order = False
     try:
-        trio.run(_main, config, swaps, on_ready)
+        trio.run(_main, config, swaps, announce)
+        in_order = True
     finally:
-        pyfuse3.close(unmount=True)
+        # A mount that others use already and that ends unasked stays, and answers ENOTCONN: an
+        # empty directory in its place would be taken for the files that were there.
+        pyfuse3.close(unmount=in_order or not ready)
 
 
 async def _main(config: MountConfig, swaps: Swaps, on_ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(swaps.run)
+        nursery.start_soon(keep, swaps.run)
         nursery.start_soon(_announce, config, on_ready)
-        nursery.start_soon(_end_on_signal, config, nursery)
-        await pyfuse3.main(_IDLE_TASKS, _TASKS)
+        nursery.start_soon(keep, _end_on_signal, config, swaps, nursery)
+        await session.serve(_bounds(config))
         nursery.cancel_scope.cancel()
+
+
+def _bounds(config: MountConfig) -> session.Bounds:
+    return session.FOR_SWAP if config.swap_only else session.FOR_FILES
 
 
 async def _announce(config: MountConfig, on_ready: Callable[[], None]) -> None:
@@ -169,18 +179,17 @@ async def _announce(config: MountConfig, on_ready: Callable[[], None]) -> None:
     on_ready()
 
 
-async def _end_on_signal(config: MountConfig, nursery: trio.Nursery) -> None:
+async def _end_on_signal(config: MountConfig, swaps: Swaps, nursery: trio.Nursery) -> None:
     # Whoever started us so that a closed terminal does not matter (nohup) is obeyed.
     endings = [number for number in _ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
     with trio.open_signal_receiver(*endings) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
         async for number in signals:
             name = signal.Signals(number).name
-            devices = ", ".join(swap.device for swap in loops.swaps_on(config.mountpoint))
-            if devices:
-                log.warning("%s refused: %s is swap on this mount; swapoff first", name, devices)
+            if in_use := ", ".join(swaps.in_use()):
+                log.warning("%s refused: swap volume %s is in use; swapoff first", name, in_use)
                 if config.foreground:
-                    notify(f"STATUS={name} refused: {devices} is swap on this mount")
+                    notify(f"STATUS={name} refused: swap volume {in_use} is in use")
                 continue
             log.info("ending on %s", name)
             if config.foreground:

@@ -136,7 +136,13 @@ FIGURES = {
         open_descriptors="descriptors the daemon has open to reach them",
         threads_waiting="calls to the source that are under way in threads now",
     ),
-    **_figures("swap", Unit.BYTES, False, size="size of the swap volume"),
+    **_figures(
+        "swap",
+        Unit.BYTES,
+        False,
+        size="size of the swap volume",
+        write_buffer_bytes="pages that were acknowledged and are not stored yet",
+    ),
     **_figures(
         "swap",
         Unit.COUNT,
@@ -146,7 +152,7 @@ FIGURES = {
         overflow_errors="times that the overflow file failed, or gave back something else",
     ),
     **_figures(
-        "failsafe", Unit.COUNT, True, count="requests that failed by a mistake of the daemon"
+        "failsafe", Unit.COUNT, True, count="errors of the daemon itself, after which it went on"
     ),
     **_figures("mount", Unit.SECONDS, False, uptime_seconds="how long it is mounted"),
 }

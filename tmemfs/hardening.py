@@ -8,7 +8,7 @@ import logging
 
 from tmemfs import safety, system
 from tmemfs.config import MountConfig
-from tmemfs.fuse import fallocate
+from tmemfs.fuse import session
 from tmemfs.safety import Step
 from tmemfs.tmem import Core
 from tmemfs.units import format_size
@@ -68,12 +68,12 @@ def _reserved(core: Core) -> Step:
 
 
 def _requests() -> Step:
-    if fallocate.active():
+    if session.active():
         return Step("requests", True, "a request takes no new memory from the kernel")
     return Step(
         "requests",
         False,
-        f"the kernel takes new memory for each request ({fallocate.why_not()}): grant the daemon "
+        f"the kernel takes new memory for each request ({session.why_not()}): grant the daemon "
         "its extension, with a C compiler and libfuse's headers at installation",
     )
 

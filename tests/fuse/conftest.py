@@ -12,8 +12,8 @@ from tmemfs.config import SwapSpec
 from tmemfs.fuse.attributes import Timeouts
 from tmemfs.fuse.control import Control
 from tmemfs.fuse.controlfiles import Knob
-from tmemfs.fuse.failsafe import Failsafe
 from tmemfs.fuse.operations import Operations
+from tmemfs.supervise import Failsafe
 from tmemfs.volumes.swaps import Swaps
 
 ABOUT = {"version": "1.2.3", "pid": 4711, "source": "/s", "mountpoint": "/m"}

@@ -18,12 +18,16 @@ def entry(control, path: str):
     return found
 
 
-def content(control, path: str) -> bytes:
-    return bytes(control.open(entry(control, path).number).read(0, 1 << 20))
+async def opened(control, path: str, flags: int = os.O_RDWR):
+    return await control.open(entry(control, path).number, flags)
+
+
+async def content(control, path: str) -> bytes:
+    return bytes((await opened(control, path)).read(0, 1 << 20))
 
 
 async def write(control, path: str, text: bytes) -> int:
-    return await control.open(entry(control, path).number).write(0, text)
+    return await (await opened(control, path)).write(0, text)
 
 
 def test_what_there_is(handlers) -> None:
@@ -36,14 +40,14 @@ def test_what_there_is(handlers) -> None:
     assert OWN_NUMBERS + 100 not in control
 
 
-def test_what_there_is_not(handlers) -> None:
+async def test_what_there_is_not(handlers) -> None:
     control = handlers.control
     with pytest.raises(FileNotFoundError):
         entry(control, "nothing")
     with pytest.raises(NotADirectoryError):
         entry(control, "budget/below")
     with pytest.raises(IsADirectoryError):
-        control.open(entry(control, "swap").number)
+        await opened(control, "swap")
 
 
 def test_attributes(handlers) -> None:
@@ -62,8 +66,8 @@ def test_attributes(handlers) -> None:
     assert control.stat(control.directory).st_nlink == 3
 
 
-def test_status_says_all(handlers) -> None:
-    status = json.loads(content(handlers.control, "status.json"))
+async def test_status_says_all(handlers) -> None:
+    status = json.loads(await content(handlers.control, "status.json"))
     assert (status["version"], status["pid"]) == ("1.2.3", 4711)
     assert status["failsafe"] == {"count": 0, "last": None}
     assert status["uptime_seconds"] >= 0
@@ -91,21 +95,21 @@ def test_status_says_all(handlers) -> None:
         assert status["reclaim"][key] == 0
 
 
-def test_a_text_stays_as_it_was_at_the_open(handlers) -> None:
-    opened = handlers.control.open(entry(handlers.control, "status.json").number)
-    first = opened.read(0, 100)
+async def test_a_text_stays_as_it_was_at_the_open(handlers) -> None:
+    text = await opened(handlers.control, "status.json")
+    first = text.read(0, 100)
     handlers.rig.pool.put(1, 0, run(1, 1))
-    assert opened.read(0, 100) == first
-    assert opened.read(1 << 20, 10) == b""
+    assert text.read(0, 100) == first
+    assert text.read(1 << 20, 10) == b""
 
 
 async def test_the_budget_is_read_and_written(handlers) -> None:
     core = handlers.rig.core
-    assert content(handlers.control, "budget") == b"%d\n" % core.budget
+    assert await content(handlers.control, "budget") == b"%d\n" % core.budget
     for text, size in ((b"8M\n", 8 << 20), (b"16M", 16 << 20), (b"6291456\n", 6 << 20)):
         assert await write(handlers.control, "budget", text) == len(text)
         assert core.budget == size
-        assert content(handlers.control, "budget") == b"%d\n" % size
+        assert await content(handlers.control, "budget") == b"%d\n" % size
 
 
 @pytest.mark.parametrize("text", [b"", b"lots\n", b"-5\n", b"0\n", b"1T\n", b"\xff\n", b"1K\n"])
@@ -139,11 +143,11 @@ async def test_a_smaller_budget_gives_memory_back(handlers) -> None:
 
 async def test_a_knob_of_the_volume(handlers) -> None:
     control, knob = handlers.control, handlers.knob
-    assert content(control, "readahead") == b"65536\n"
+    assert await content(control, "readahead") == b"65536\n"
     assert await write(control, "readahead", b"1M\n") == 3
     assert knob.value == 1 << 20
     assert await write(control, "readahead", b"0\n") == 2
-    assert content(control, "readahead") == b"0\n"
+    assert await content(control, "readahead") == b"0\n"
     for text in (b"2M", b"-1", b"fast", b""):
         with pytest.raises(OSError, match=r".") as caught:
             await write(control, "readahead", text)
@@ -179,7 +183,7 @@ async def test_numbers_that_nobody_knows_are_nothing_to_drop(handlers) -> None:
     largest = b"18446744073709551615"
     assert await write(handlers.control, "drop", b"4711\n" + largest + b"\n") == 26
     assert handlers.rig.pages() == 1
-    assert content(handlers.control, "drop") == b""
+    assert await content(handlers.control, "drop") == b""
 
 
 async def test_figures_cannot_be_written(handlers) -> None:
@@ -189,6 +193,6 @@ async def test_figures_cannot_be_written(handlers) -> None:
 
 
 async def test_a_swap_volume_is_read_and_written(handlers) -> None:
-    opened = handlers.control.open(entry(handlers.control, "swap/swap0").number)
-    assert opened.write(5000, b"bytes") == 5
-    assert bytes(opened.read(4999, 7)) == b"\0bytes\0"
+    volume = await opened(handlers.control, "swap/swap0")
+    assert volume.write(5000, b"bytes") == 5
+    assert bytes(volume.read(4999, 7)) == b"\0bytes\0"

@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from tmemfs.errors import CorruptPage
-from tmemfs.fuse.failsafe import Failsafe, handler
+from tmemfs.fuse.failsafe import handler
+from tmemfs.supervise import Failsafe
 
 
 class Room:

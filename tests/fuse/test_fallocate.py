@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import tmemfs
-from tmemfs.fuse import fallocate
+from tmemfs.fuse import fallocate, session
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE
 
 ROOT = pyfuse3.ROOT_INODE
@@ -43,7 +43,7 @@ class Kernel:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     kernel = Kernel()
-    monkeypatch.setattr(fallocate, "_extension", kernel)
+    monkeypatch.setattr(session, "extension", kernel)
     return kernel
 
 
@@ -116,10 +116,10 @@ def test_the_extension_is_loaded_before_pyfuse3() -> None:
     """Else pyfuse3 finds libfuse's function, and no request ever comes."""
     program = (
         "import sys, tmemfs.daemon\n"
-        "from tmemfs.fuse import fallocate\n"
+        "from tmemfs.fuse import session\n"
         "names = list(sys.modules)\n"
-        "print(names.index('tmemfs.fuse._fallocate') < names.index('pyfuse3'))\n"
-        "print(fallocate.active())\n"
+        "print(names.index('tmemfs.fuse._session') < names.index('pyfuse3'))\n"
+        "print(session.active())\n"
     )
     root = str(Path(tmemfs.__file__).parents[1])
     out = subprocess.check_output([sys.executable, "-c", program], cwd=root, text=True)

@@ -1,5 +1,6 @@
 """The figures as Prometheus reads them."""
 
+import os
 import re
 
 import pytest
@@ -10,17 +11,17 @@ from tmemfs.glossary import FIGURES, Figure, Unit
 SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="[^"\\\n]*",?)*\})? (-?[0-9.e+]+)')
 
 
-def render(handlers) -> str:
-    opened = handlers.control.open(
-        handlers.control.lookup(handlers.control.directory.number, b"metrics").number
+async def render(handlers) -> str:
+    opened = await handlers.control.open(
+        handlers.control.lookup(handlers.control.directory.number, b"metrics").number, os.O_RDONLY
     )
     return bytes(opened.read(0, 1 << 20)).decode()
 
 
-def test_every_sample_comes_after_the_help_and_the_type_of_its_name(handlers) -> None:
+async def test_every_sample_comes_after_the_help_and_the_type_of_its_name(handlers) -> None:
     kinds: dict[str, str] = {}
     seen: set[str] = set()
-    text = render(handlers)
+    text = await render(handlers)
     assert text.endswith("\n")
     helped = current = ""
     for line in text.splitlines():
@@ -44,10 +45,10 @@ def test_every_sample_comes_after_the_help_and_the_type_of_its_name(handlers) ->
     assert kinds["tmemfs_pool_gets_total"] == "counter"
 
 
-def test_every_number_of_the_status_is_there(handlers) -> None:
+async def test_every_number_of_the_status_is_there(handlers) -> None:
     handlers.rig.pool.put(1, 0, bytes(4096))
     handlers.rig.pool.get(1, 0)
-    text = render(handlers)
+    text = await render(handlers)
     labels = '{pool="cache",kind="ephemeral"}'
     assert f"tmemfs_pool_found_gets_total{labels} 1\n" in text
     assert f"tmemfs_pool_same_pages{labels} 1\n" in text

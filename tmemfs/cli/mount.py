@@ -23,6 +23,8 @@ mount options (-o), also in fstab:
   page_size=SIZE      as --page-size
   swap=NAME=SIZE      as --swap, once for each volume
   overflow=NAME=FILE  as --overflow, once for each volume; an absolute path
+  swap_only           for a mount of which only the swap volumes are used: few requests are served
+                      at once, so that they take little memory, all of it taken at the start
   realtime            with swap volumes: serve under SCHED_RR; better where processors are
                       always busy, slower where they are not
   cache=none          every read is checked against SOURCE, and the kernel keeps no pages: nothing

@@ -162,7 +162,7 @@ def _check_words(arguments: argparse.Namespace) -> None:
 def configuration(arguments: argparse.Namespace) -> MountConfig:
     """The private mount that the command line asks for. Raises UsageError."""
     name = arguments.name
-    words = [f"swap={name}={arguments.size}"]
+    words = [f"swap={name}={arguments.size}", "swap_only"]
     if arguments.budget:
         words.append(f"budget={arguments.budget}")
     if arguments.reserve:

@@ -11,7 +11,7 @@ import tmemfs
 from tmemfs import safety, system
 from tmemfs.units import format_size
 
-EXTENSION = "_fallocate"
+EXTENSION = "_session"
 # Without these of the daemon's steps, a machine that runs out of memory stops for good. The others
 # are a second line: with these in place it was never seen to stop.
 VITAL = frozenset({"lock_memory", "reserve", "requests"})

@@ -53,7 +53,7 @@ Before=umount.target
 [Service]
 Type=notify
 {filling.settings}ExecStartPre=-/bin/mkdir -p -m 0700 {place}
-ExecStart={filling.program} mount -f {place} {place} {filling.mount_words}
+ExecStart={filling.program} mount -f -o swap_only {place} {place} {filling.mount_words}
 ExecStopPost=-/bin/rmdir {place}
 # Its end is the end of every process that has pages here.
 OOMScoreAdjust=-1000

@@ -12,14 +12,14 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
 from tmemfs import safety
-from tmemfs.fuse.controlfiles import Knob, OpenControl, OpenSwap, Text, inode_numbers
+from tmemfs.fuse.controlfiles import Knob, OpenControl, Text, inode_numbers
 from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.inodes import OWN_NUMBERS
 from tmemfs.fuse.metrics import render
@@ -37,7 +37,7 @@ class Entry:
     name: bytes
     mode: int
     size: int = 0
-    opener: Callable[[], OpenControl] | None = None
+    opener: Callable[[int], Awaitable[OpenControl]] | None = None
     children: list[Entry] = field(default_factory=list)
 
 
@@ -77,10 +77,10 @@ class Control:
         for knob in self._knobs:
             self._add_file(os.fsencode(knob.name), 0o644, knob.open)
         swap = self._add(b"swap", stat.S_IFDIR | 0o755, self.directory)
-        for front in swaps.volumes:
-            entry = self._add(os.fsencode(front.volume.name), stat.S_IFREG | 0o600, swap)
-            entry.size = front.volume.size
-            entry.opener = lambda front=front: OpenSwap(front)
+        for file in swaps.files:
+            entry = self._add(os.fsencode(file.name), stat.S_IFREG | 0o600, swap)
+            entry.size = file.size
+            entry.opener = file.open
 
     def __contains__(self, number: int) -> bool:
         return number in self._entries
@@ -103,12 +103,12 @@ class Control:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return iter(entry.children)
 
-    def open(self, number: int) -> OpenControl:
-        """Open a file. Raises EISDIR."""
+    async def open(self, number: int, flags: int) -> OpenControl:
+        """Open a file with the *flags* of open(2). Raises EISDIR, and EBUSY for swap in use."""
         opener = self._entries[number].opener
         if opener is None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        return opener()
+        return await opener(flags)
 
     def stat(self, entry: Entry) -> os.stat_result:
         """Return the attributes of *entry*: the daemon's user owns it."""
@@ -176,7 +176,10 @@ class Control:
         return entry
 
     def _add_file(self, name: bytes, mode: int, opener: Callable[[], OpenControl]) -> None:
-        self._add(name, stat.S_IFREG | mode, self.directory).opener = opener
+        async def opened(flags: int) -> OpenControl:
+            return opener()
+
+        self._add(name, stat.S_IFREG | mode, self.directory).opener = opened
 
 
 def _resident() -> int:

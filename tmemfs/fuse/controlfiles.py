@@ -1,4 +1,4 @@
-"""What the files below ``.tmemfs`` are once they are open: texts, knobs and swap volumes."""
+"""What the files below ``.tmemfs`` are once they are open; of swap volumes, see `SwapFile`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from tmemfs.errors import BudgetError, BudgetInUse, UsageError
 from tmemfs.units import parse_size
-from tmemfs.volumes.writebehind import WriteBehind
 
 _ALL = "all"
 _LARGEST_NUMBER = (1 << 64) - 1
@@ -29,6 +28,9 @@ class OpenControl(Protocol):
 
     async def fallocate(self, mode: int, offset: int, length: int) -> None:
         """Do what fallocate(2) does to *length* bytes at *offset*."""
+
+    def release(self) -> None:
+        """Take note that it is closed."""
 
 
 class Text:
@@ -49,6 +51,9 @@ class Text:
 
     async def fallocate(self, mode: int, offset: int, length: int) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def release(self) -> None:
+        """Nothing is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +102,3 @@ def inode_numbers(text: str) -> list[int] | None:
     if not words or len(numbers) < len(words) or max(numbers) > _LARGEST_NUMBER:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     return numbers
-
-
-class OpenSwap:
-    """A swap volume, as opened."""
-
-    def __init__(self, volume: WriteBehind) -> None:
-        self.read = volume.read
-        self.write = volume.write
-        self.fallocate = volume.fallocate

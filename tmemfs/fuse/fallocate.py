@@ -1,21 +1,18 @@
 """The request that pyfuse3 has no handler for: fallocate, and with it the discard of swap.
 
-``_fallocate.c``, which says how, is built where there are a compiler and libfuse's headers. Without
-it everything works but this: the kernel gets EOPNOTSUPP, and pages it has freed stay in a swap
-volume until it writes them again.
+Without the extension (see `tmemfs.fuse.session`) the kernel gets EOPNOTSUPP, and pages it has freed
+stay in a swap volume until it writes them again.
 """
 
 from __future__ import annotations
 
 import errno
-import importlib
-import os
-import sys
 from collections.abc import Awaitable
-from types import ModuleType
 from typing import Protocol
 
 import trio
+
+from tmemfs.fuse import session
 
 
 class HasFallocate(Protocol):
@@ -25,19 +22,9 @@ class HasFallocate(Protocol):
         """Change a range of an open file; what it raises has an errno."""
 
 
-def active() -> bool:
-    """Say whether fallocate is served: from the moment on when pyfuse3 has made its session."""
-    return _extension is not None and bool(_extension.active())
-
-
-def why_not() -> str:
-    """Say for people what is missing where it is not `active`."""
-    return _missing or "pyfuse3 makes its sessions in another way than it used to"
-
-
 def serve(operations: HasFallocate) -> None:
     """Let *operations* answer from now on. To be called before the first request is served."""
-    if _extension is None:
+    if session.extension is None:
         return
 
     def begin(request: int, inode: int, fh: int, mode: int, offset: int, length: int) -> None:
@@ -45,7 +32,7 @@ def serve(operations: HasFallocate) -> None:
         asked = operations.fallocate(fh, mode, offset, length)
         trio.lowlevel.spawn_system_task(_answer, request, asked)
 
-    _extension.listen(begin)
+    session.extension.listen(begin)
 
 
 async def _answer(request: int, asked: Awaitable[None]) -> None:
@@ -60,23 +47,5 @@ async def _answer(request: int, asked: Awaitable[None]) -> None:
             # Which would tell the kernel never to ask again, for no file of the mount.
             code = errno.EOPNOTSUPP
     finally:
-        assert _extension is not None
-        _extension.reply(request, code)
-
-
-def _load() -> ModuleType:
-    """Load the extension so that pyfuse3, if it is loaded after it, finds it before libfuse."""
-    before = sys.getdlopenflags()
-    sys.setdlopenflags(before | os.RTLD_GLOBAL)
-    try:
-        return importlib.import_module("tmemfs.fuse._fallocate")
-    finally:
-        sys.setdlopenflags(before)
-
-
-_extension: ModuleType | None = None
-_missing = ""
-try:
-    _extension = _load()
-except ImportError as problem:
-    _missing = f"tmemfs was installed without its extension ({problem})"
+        assert session.extension is not None
+        session.extension.reply(request, code)

@@ -21,9 +21,10 @@ from tmemfs.fuse.control import Control, Entry
 from tmemfs.fuse.controlfiles import OpenControl
 from tmemfs.fuse.directory import Directory
 from tmemfs.fuse.dropping import Dropper
-from tmemfs.fuse.failsafe import Failsafe, handler
+from tmemfs.fuse.failsafe import handler
 from tmemfs.fuse.inodes import InodeTable
 from tmemfs.fuse.patience import LastKnown
+from tmemfs.supervise import Failsafe
 from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
@@ -91,8 +92,8 @@ class Operations(pyfuse3.Operations):
                 if number not in self._control:
                     self._inodes.forget(number, lookups)
             except Exception as error:
-                # Nobody waits for an answer, but what is raised here would end the mount.
-                self.failsafe.note("forget", error)
+                # Nobody waits for an answer; the others are to be forgotten all the same.
+                self.failsafe.note("forget", error, "handler %s failed")
 
     @handler
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
@@ -211,7 +212,7 @@ class Operations(pyfuse3.Operations):
         if inode in self._control:
             # Figures have no size that the kernel could know, and pages of a swap volume must
             # not be in its cache a second time.
-            self._controls[handle] = self._control.open(inode)
+            self._controls[handle] = await self._control.open(inode, flags)
             return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
         file, keep = await self._volume.open(self._inodes.node(inode), flags)
         self._files[handle] = file
@@ -269,7 +270,7 @@ class Operations(pyfuse3.Operations):
         if file is not None:
             await self._volume.release(file)
         else:
-            del self._controls[fh]
+            self._controls.pop(fh).release()
 
     # -- directories -------------------------------------------------------------------------
 

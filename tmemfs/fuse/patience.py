@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import trio
 
-from tmemfs.volumes import background
+from tmemfs import supervise
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class LastKnown(Generic[T]):
         if not self._late:
             # One more of them waits, not one for each who asks: each takes a thread.
             self._late = True
-            background.start(self._await_answer)
+            supervise.start(self._await_answer)
         return self._answer
 
     async def _await_answer(self) -> None:

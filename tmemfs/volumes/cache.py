@@ -18,10 +18,10 @@ from typing import Any
 
 import trio
 
+from tmemfs import supervise
 from tmemfs.config import CacheMode
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import INDEX_LIMIT, Pool
-from tmemfs.volumes import background
 from tmemfs.volumes.backing import Asked, Backing, Stat
 from tmemfs.volumes.calls import inode_path
 from tmemfs.volumes.filedata import FileData, Ours
@@ -113,7 +113,7 @@ class CacheVolume:
         """Open a file; return it, and whether the kernel may keep the pages it has of it."""
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             for sibling in self._siblings.opened(node):
-                background.start(self._bring, sibling)
+                supervise.start(self._bring, sibling)
             if node in self._coming:
                 await self._coming[node].wait()
         file, keep = await self.files.open(node, flags)
@@ -365,7 +365,7 @@ class CacheVolume:
                 await self.files.open_data(node, node.data, os.O_RDONLY)
 
     def _close_by_and_by(self, fd: int) -> None:
-        background.start(self.backing.wait, self.backing.limiter(), os.close, fd)
+        supervise.start(self.backing.wait, self.backing.limiter(), os.close, fd)
 
     def _attributes_changed(self, node: Node, before: Stat, after: Stat) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tmemfs.volumes import background
+from tmemfs import supervise
 from tmemfs.volumes.backing import Backing
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Filler:
                 file.uses += 1
                 self._backing.counters.readahead_reads += 1
                 self._backing.counters.readahead_pages += part.count
-                background.start(self._read_ahead, file, part)
+                supervise.start(self._read_ahead, file, part)
 
     async def _read_ahead(self, file: OpenFile, fill: Fill) -> None:
         try:
@@ -172,7 +172,7 @@ class Filler:
                 file.data.put(fill.first, bytes(fill.pages))
             return
         file.uses += 1
-        background.start(self._put_later, file, fill)
+        supervise.start(self._put_later, file, fill)
 
     async def _put_later(self, file: OpenFile, fill: Fill) -> None:
         try:

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 import trio
 
+from tmemfs.supervise import failsafe
 from tmemfs.tmem import PersistentPool, Writeback
 from tmemfs.tmem.writeback import Batch
 from tmemfs.volumes.overflow import OverflowFile
+
+# Seconds before a batch that failed is tried again, one after the other.
+_PAUSES_S = (0.05, 0.2, 1.0)
 
 
 class Spiller:
@@ -51,12 +55,23 @@ class Spiller:
             await self._wake.wait()
             self._wake = trio.Event()
             while self._round.awaited or not self._writeback.enough:
-                helped = await self._move_some()
+                helped = await self._try_to_move_some()
                 this, self._round = self._round, _Round()
                 this.helped = helped
                 this.over.set()
                 if not helped:
                     break
+
+    async def _try_to_move_some(self) -> bool:
+        """Move one batch; False when there is none, or that failed by any error several times."""
+        for pause in _PAUSES_S:
+            try:
+                return await self._move_some()
+            except Exception as error:
+                # Those who wait for room are not told of an error that may be over in a moment.
+                failsafe.note("swap eviction", error, "%s failed and is tried again")
+            await trio.sleep(pause)
+        return False
 
     async def _move_some(self) -> bool:
         """Move one batch; False when there is none, or nothing of any pool could be written."""
@@ -71,11 +86,12 @@ class Spiller:
 
     async def _move(self, batch: Batch) -> bool:
         """Move *batch*; False when nothing of it could be written."""
-        pages = batch.pages()
-        checksums: list[int | None] = [None] * len(pages)
+        checksums: list[int | None] | None = None
         try:
-            checksums = await self._files[batch.pool].write(pages)
+            checksums = await self._files[batch.pool].write(batch.pages())
         finally:
+            if checksums is None:
+                checksums = [None] * len(batch)
             self._writeback.finish(batch, checksums)
         return any(checksum is not None for checksum in checksums)
 

@@ -8,11 +8,13 @@ from typing import Any
 import trio
 
 from tmemfs.config import SwapSpec
+from tmemfs.supervise import keep
 from tmemfs.tmem import Client, Core, PersistentPool
 from tmemfs.volumes.overflow import OverflowFile
 from tmemfs.volumes.overflowing import OverflowingSwapVolume, PatientSwapVolume
 from tmemfs.volumes.spill import Spiller
 from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
+from tmemfs.volumes.swapfile import SwapFile
 from tmemfs.volumes.writebehind import WriteBehind
 
 
@@ -26,7 +28,7 @@ class Swaps:
         beside = any(spec.overflow is not None for spec in specs)
         files: dict[PersistentPool, OverflowFile] = {}
         self._spiller = Spiller(core.writeback, files)
-        self.volumes: list[WriteBehind] = []
+        self.files: list[SwapFile] = []
         for spec in specs:
             overflows = spec.overflow is not None
             pool = client.new_pool(
@@ -40,19 +42,23 @@ class Swaps:
                 volume = PatientSwapVolume(spec.name, spec.size, pool, self._spiller)
             else:
                 volume = SwapVolume(spec.name, spec.size, pool)
-            self.volumes.append(WriteBehind(volume))
+            self.files.append(SwapFile(WriteBehind(volume)))
 
     async def run(self) -> None:
         """Compress what was written, and take to disk what memory does not hold."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._spiller.run)
-            for volume in self.volumes:
-                nursery.start_soon(volume.run)
+            nursery.start_soon(keep, self._spiller.run)
+            for file in self.files:
+                nursery.start_soon(keep, file.buffer.run)
+
+    def in_use(self) -> list[str]:
+        """Return the names of the volumes that somebody has open, a loop device for example."""
+        return [file.name for file in self.files if file.in_use]
 
     def settle(self) -> None:
         """Let the pools have what was written, so that their figures are complete."""
-        for volume in self.volumes:
-            volume.settle()
+        for file in self.files:
+            file.buffer.settle()
 
     async def fit(self) -> None:
         """Wait until enough pages are on disk, after the budget was lowered."""
@@ -60,9 +66,9 @@ class Swaps:
 
     def statistics(self) -> list[dict[str, Any]]:
         """Return what each volume says of itself."""
-        return [front.volume.statistics() for front in self.volumes]
+        return [file.buffer.statistics() for file in self.files]
 
     def close(self) -> None:
         """Let go of the overflow files. The pools stay as they are."""
-        for front in self.volumes:
-            front.volume.close()
+        for file in self.files:
+            file.buffer.volume.close()

@@ -14,8 +14,9 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
+from tmemfs import supervise
 from tmemfs.syscalls import renameat2
-from tmemfs.volumes import background, calls
+from tmemfs.volumes import calls
 from tmemfs.volumes.backing import Asked, Backing, Stat
 from tmemfs.volumes.making import Caller, make, make_file, make_link
 from tmemfs.volumes.nodes import Node, NodeTable
@@ -110,7 +111,7 @@ class Tree:
                 listing.begun = True
                 self._counters.listed_directories += 1
                 parent.pin()
-                background.start(self._list, parent, listing)
+                supervise.start(self._list, parent, listing)
             await listing.wait()
             if (found := self._from_listing(parent, name, listing)) is not None:
                 self._counters.recalled_names += 1

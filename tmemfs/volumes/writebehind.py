@@ -1,21 +1,25 @@
-"""Writes to a swap volume that are acknowledged at once, and compressed when nobody waits.
+"""The write buffer: swap pages that were acknowledged at once and are not stored yet.
 
 Who swaps out waits for the write, and whoever then wants a page back waits behind it: to compress a
-request of the kernel may take a millisecond. So its pages are noted here, the kernel is told that
+request of the kernel may take a millisecond. So its pages are copied here, the kernel is told that
 it has them no more to keep, and a task gives them to the volume, some at a time, with everybody
 else served in between.
 
-What is noted was promised. It is only taken when the volume has room for all of it, and leaves when
-the volume has it: a page that finds no room all the same stays here and is tried again.
+What is here was promised. It is only taken when the volume has room for all of it, and leaves when
+the volume has it: a page that could not be stored, for lack of room or by any error, stays here, is
+what a read gets, and is tried again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import errno
+from collections.abc import Coroutine, Iterator
+from itertools import groupby
 from typing import Any
 
 import trio
 
+from tmemfs.supervise import failsafe
 from tmemfs.syscalls import FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE
 from tmemfs.volumes.runs import runs
 from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
@@ -27,7 +31,7 @@ _SLICE = 16
 # ... and so many where nobody has read meanwhile, who would wait.
 _LONG_SLICE = 64
 
-Pages = dict[int, memoryview]
+Pages = dict[int, bytes]
 
 
 class WriteBehind:
@@ -47,16 +51,21 @@ class WriteBehind:
     def read(
         self, offset: int, size: int
     ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
-        """See `SwapVolume.read`."""
+        """See `SwapVolume.read`.
+
+        A page that is here is not asked of the volume, which may have an older or no good one.
+        """
         self._slice = _SLICE
-        found = self.volume.read(offset, size)
-        if not self._noted:
-            return found
+        end = min(offset + size, self.volume.size)
         # As it is now: what is noted later is not older than the answer may be.
-        noted = self._between(offset, offset + size)
-        if isinstance(found, Coroutine):
-            return self._read(found, offset, noted) if noted else found
-        return _overlaid(found, offset, noted) if noted else found
+        noted = self._between(offset, end) if self._noted else {}
+        if not noted:
+            return self.volume.read(offset, size)
+        first = offset // PAGE_SIZE
+        if len(noted) < -(-end // PAGE_SIZE) - first:
+            return self._read_around(noted, offset, end)
+        run = b"".join(noted[index] for index in range(first, first + len(noted)))
+        return memoryview(run)[offset % PAGE_SIZE :][: end - offset]
 
     def write(self, offset: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
         """See `SwapVolume.write`."""
@@ -64,9 +73,9 @@ class WriteBehind:
         if not (offset | len(buf)) % PAGE_SIZE and offset + len(buf) <= self.volume.size:
             count = len(noted) + len(buf) // PAGE_SIZE
             if count <= LIMIT and self.volume.has_room(count):
-                view, first = memoryview(buf), offset // PAGE_SIZE
-                pages = [view[at : at + PAGE_SIZE] for at in range(0, len(buf), PAGE_SIZE)]
-                noted.update(enumerate(pages, first))
+                # Copies: a part of the request would hold all of it, and its size is not ours.
+                pages = [buf[at : at + PAGE_SIZE] for at in range(0, len(buf), PAGE_SIZE)]
+                noted.update(enumerate(pages, offset // PAGE_SIZE))
                 self._wake.set()
                 return len(buf)
         if self._between(offset, offset + len(buf)):
@@ -85,14 +94,18 @@ class WriteBehind:
 
     def settle(self) -> None:
         """Give the volume all that it takes without waiting, so that its figures are complete."""
-        while self._noted and not self._order.locked():
-            if not self._give_now(self._next()):
-                break
+        try:
+            while self._noted and not self._order.locked():
+                if not self._give_now(self._next()):
+                    break
+        except Exception as error:
+            failsafe.note("swap write buffer", error)  # whoever wants figures is not to blame
 
     async def run(self) -> None:
-        """Give pages to the volume, until cancelled."""
+        """Give pages to the volume, until cancelled. After an error, to be run again."""
         while True:
-            await self._wake.wait()
+            if not self._noted:
+                await self._wake.wait()
             self._wake = trio.Event()
             while self._noted:
                 # This is also where others are let through.
@@ -100,15 +113,38 @@ class WriteBehind:
                     run, self._slice = self._next(), _LONG_SLICE
                     try:
                         await self._give(run)
-                    except OSError:
-                        break  # no room: it stays, and the next write tries again
+                    except OSError as error:
+                        if error.errno != errno.ENOSPC:
+                            raise
+                        break
+            if self._noted:
+                await self._wake.wait()  # no room: the next write tries again
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what the volume says, and how many bytes wait here."""
+        buffered = len(self._noted) * PAGE_SIZE
+        return {**self.volume.statistics(), "write_buffer_bytes": buffered}
 
     # -- inside ------------------------------------------------------------------------------
 
-    async def _read(
-        self, found: Coroutine[Any, Any, bytes | memoryview], offset: int, noted: Pages
-    ) -> memoryview:
-        return _overlaid(await found, offset, noted)
+    async def _read_around(self, noted: Pages, offset: int, end: int) -> memoryview:
+        """The bytes *offset* to *end*: pages that were *noted*, the others from the volume."""
+        found = bytearray()
+        for start, stop, here in _stretches(noted, offset, end):
+            if here:
+                first = start // PAGE_SIZE
+                run = b"".join(noted[i] for i in range(first, -(-stop // PAGE_SIZE)))
+                found += memoryview(run)[start % PAGE_SIZE :][: stop - start]
+                continue
+            try:
+                part = self.volume.read(start, stop - start)
+                found += await part if isinstance(part, Coroutine) else part
+            except OSError:
+                if not found:
+                    raise
+            if len(found) < stop - offset:
+                break  # at a page that cannot be read: what lies before it is good
+        return memoryview(found)
 
     async def _write(self, offset: int, buf: bytes) -> int:
         async with self._order:
@@ -117,7 +153,7 @@ class WriteBehind:
             return await written if isinstance(written, Coroutine) else written
 
     def _between(self, start: int, end: int) -> Pages:
-        """The pages noted of the bytes *start* to *end*."""
+        """The pages noted of the bytes *start* to *end*, in no particular order."""
         first, last = start // PAGE_SIZE, -(-end // PAGE_SIZE)
         noted = self._noted
         if last - first <= len(noted):
@@ -162,12 +198,13 @@ class WriteBehind:
                 del self._noted[index]
 
 
-def _overlaid(found: bytes | memoryview, offset: int, noted: Pages) -> memoryview:
-    """What was *found* at *offset*, with the pages *noted* in their places."""
-    whole = bytearray(found)
-    for index, page in noted.items():
-        at = index * PAGE_SIZE - offset
-        start, end = max(at, 0), min(at + PAGE_SIZE, len(whole))
-        if start < end:
-            whole[start:end] = page[start - at : end - at]
-    return memoryview(whole)
+def _stretches(noted: Pages, offset: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Cut the bytes *offset* to *end* at pages: (start, stop, whether all or none are *noted*)."""
+    pages = range(offset // PAGE_SIZE, -(-end // PAGE_SIZE))
+    for here, group in groupby(pages, noted.__contains__):
+        indices = list(group)
+        yield (
+            max(indices[0] * PAGE_SIZE, offset),
+            min((indices[-1] + 1) * PAGE_SIZE, end),
+            here,
+        )

@@ -1,0 +1,126 @@
+"""The FUSE session: what we add to pyfuse3's, how much it may be asked at once, and who serves it.
+
+``_session.c`` says what is added and how. It is built where there are a compiler and libfuse's
+headers. Without it everything works but discard, and each request takes new memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import trio
+
+from tmemfs.supervise import failsafe, keep
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the kernel may ask of a mount at once.
+
+    *background* requests that nobody waits for (reads ahead, and all that a loop device asks) of up
+    to *largest* bytes each. Each request of any kind that is under way has one of *tasks*; what
+    goes beyond that waits in the kernel.
+    """
+
+    background: int
+    largest: int
+    tasks: int
+
+
+# Requests for a file that does not answer wait for it, and must leave enough for all others. By
+# default the kernel has no more than twelve reads ahead under way: one such file would take them.
+FOR_FILES = Bounds(background=4096, largest=1 << 20, tasks=4096)
+# The memory for all that may be under way is touched before swap is on (`tmemfs.hardening`), so
+# that it must not be much: what is here, the heap there is made for.
+FOR_SWAP = Bounds(background=12, largest=256 << 10, tasks=32)
+
+# So many tasks stay while nothing is asked: to start one takes as long as to serve a hit.
+_IDLE_TASKS = 8
+
+
+def active() -> bool:
+    """Say whether the extension is in use: from the moment on when pyfuse3 has made its session."""
+    return extension is not None and bool(extension.active())
+
+
+def why_not() -> str:
+    """Say for people what is missing where it is not `active`."""
+    return _missing or "pyfuse3 makes its sessions in another way than it used to"
+
+
+def bound(bounds: Bounds) -> None:
+    """Let *bounds* hold for the session that is made next; without the extension they do not."""
+    if extension is not None:
+        extension.bounds(bounds.background, bounds.largest)
+
+
+def touch_stack(size: int) -> None:
+    """Have the memory of *size* bytes of this thread's stack, below where it is now."""
+    if extension is not None:
+        extension.touch_stack(size)
+
+
+async def serve(bounds: Bounds) -> None:
+    """Serve requests until the mount is gone or `pyfuse3.terminate` was called.
+
+    An error in a task that serves them, outside of any handler, ends neither the task nor others.
+    """
+    # What pyfuse3.main does, but for one thing: there, the error of one task cancels all others
+    # amid their requests, which are then never answered.
+    sys.unraisablehook = _not_dispatched
+    async with trio.open_nursery() as nursery:
+        _Tasks(nursery).start_soon(_pyfuse3()._session_loop, None, _IDLE_TASKS, bounds.tasks)
+
+
+class _Tasks:
+    """A nursery, as far as pyfuse3 uses the one that it is given: to start one more task."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def start_soon(
+        self, work: Callable[..., Awaitable[None]], nursery: object, *args: Any, name: object = None
+    ) -> None:
+        self._nursery.start_soon(keep, work, self, *args, name=name)
+
+
+def _not_dispatched(unraisable: sys.UnraisableHookArgs) -> None:
+    """Answer the request that pyfuse3 could not hand to a handler, and tell of all such errors."""
+    where = unraisable.object
+    if isinstance(where, str) and where.startswith("pyfuse3.fuse_") and extension is not None:
+        extension.refuse_current(errno.EIO)
+    error = unraisable.exc_value
+    if isinstance(error, Exception):
+        failsafe.note(str(where), error)
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _pyfuse3() -> Any:
+    # Imported late: it must be loaded after the extension, which this module loads.
+    return importlib.import_module("pyfuse3")
+
+
+def _load() -> ModuleType:
+    """Load the extension so that pyfuse3, if it is loaded after it, finds it before libfuse."""
+    before = sys.getdlopenflags()
+    sys.setdlopenflags(before | os.RTLD_GLOBAL)
+    try:
+        return importlib.import_module("tmemfs.fuse._session")
+    finally:
+        sys.setdlopenflags(before)
+
+
+extension: ModuleType | None = None
+_missing = ""
+try:
+    extension = _load()
+except ImportError as problem:
+    _missing = f"tmemfs was installed without its extension ({problem})"
