@@ -9,6 +9,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 import trio
 
@@ -153,6 +154,9 @@ def _serve(
         # A mount that others use already and that ends unasked stays, and answers ENOTCONN: an
         # empty directory in its place would be taken for the files that were there.
         pyfuse3.close(unmount=in_order or not ready)
+        for number in _ENDINGS:
+            # The interpreter has no handlers any more while it ends.
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _main(config: MountConfig, swaps: Swaps, on_ready: Callable[[], None]) -> None:
@@ -182,6 +186,9 @@ async def _announce(config: MountConfig, on_ready: Callable[[], None]) -> None:
 async def _end_on_signal(config: MountConfig, swaps: Swaps, nursery: trio.Nursery) -> None:
     # Whoever started us so that a closed terminal does not matter (nohup) is obeyed.
     endings = [number for number in _ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
+    for number in endings:
+        # What holds again when nobody listens any more: one more must not cut the end short.
+        signal.signal(number, _heard)
     with trio.open_signal_receiver(*endings) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
         async for number in signals:
@@ -196,6 +203,10 @@ async def _end_on_signal(config: MountConfig, swaps: Swaps, nursery: trio.Nurser
                 notify("STOPPING=1")
             pyfuse3.terminate()
             nursery.start_soon(_leave, config, nursery)
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    """Take note of a signal while the end is under way already."""
 
 
 async def _leave(config: MountConfig, nursery: trio.Nursery) -> None:

@@ -23,6 +23,8 @@ _TABLES_PER_PAGE = 24
 # a time, and so does what leaves memory.
 _BUFFERS = 16 << 20
 _BUFFERS_WAITING = 24 << 20
+# How deep the thread that serves ever gets, and twice that.
+_STACK = 256 << 10
 
 
 def safe_core(config: MountConfig) -> tuple[Core, list[Step]]:
@@ -49,6 +51,7 @@ def finish(steps: list[Step]) -> None:
     """Add to *steps* what is known only when the mount is there, and log those not in place."""
     if not steps:
         return
+    session.touch_stack(_STACK)
     steps.append(_requests())
     for step in steps:
         if not step.done:

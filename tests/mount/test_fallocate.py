@@ -13,7 +13,7 @@ from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocate
 
 pytestmark = pytest.mark.root
 
-MISSING = "import sys\nsys.modules['tmemfs.fuse._fallocate'] = None\n"
+MISSING = "import sys\nsys.modules['tmemfs.fuse._session'] = None\n"
 HOLE = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE
 
 

@@ -117,7 +117,7 @@ def test_discard_once_empties_the_device_when_swap_goes_on(mount: Mounted) -> No
 
 
 def test_without_the_extension_swap_works_and_keeps_what_it_has(tmp_path: Path) -> None:
-    missing = "import sys\nsys.modules['tmemfs.fuse._fallocate'] = None\n"
+    missing = "import sys\nsys.modules['tmemfs.fuse._session'] = None\n"
     with mount_with_swap(tmp_path, before=missing, logs=True) as mount:
         device = attached(mount)
         fill(device, 0, 2048)

@@ -1,10 +1,14 @@
-"""A daemon is not ended by accident: signals are refused while swap is on a file of its mount."""
+"""A daemon is not ended by accident: signals are refused while a swap volume of its is in use."""
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from as_root import tmpfs_at
+from loop_swap import run as run_command
 from loop_swap import swap_on, used_swap
 from mounting import SECONDS, Mounted, mounted, wait_for
 from page_data import run
@@ -37,7 +41,7 @@ def test_refused_while_swap_is_on_and_obeyed_after(source: Path, tmp_path: Path)
         with swap_on(mount.control / "swap" / "s") as device:
             for number in SIGNALS:
                 mount.process.send_signal(number)
-                line = f"WARNING: {number.name} refused: {device} is swap on this mount"
+                line = f"WARNING: {number.name} refused: swap volume s is in use; swapoff first"
                 wait_for(f"{number.name} is refused", lambda line=line: line in mount.log())
                 check_answers(mount)
                 assert used_swap(device) is not None
@@ -48,6 +52,71 @@ def test_refused_while_swap_is_on_and_obeyed_after(source: Path, tmp_path: Path)
         assert mount.process.wait(SECONDS) == 0
         assert "INFO: ending on SIGINT" in mount.log()
         assert system.mount_at(str(mount.path)) is None
+
+
+def refuses(mount: Mounted) -> bool:
+    """Whether the daemon refuses to end now."""
+    before = mount.log().count("SIGTERM refused")
+    mount.process.send_signal(signal.SIGTERM)
+    wait_for(
+        "SIGTERM is obeyed or refused",
+        lambda: mount.log().count("SIGTERM refused") > before or mount.process.poll() is not None,
+    )
+    return mount.process.poll() is None
+
+
+@contextmanager
+def swap_by_device(file: Path) -> Iterator[str]:
+    """Swap on `file` that is taken away by its device: the path of the file may have changed."""
+    device = run_command("losetup", "--find", "--show", "--direct-io=on", file)
+    try:
+        run_command("mkswap", device)
+        run_command("swapon", device)
+        yield device
+    finally:
+        if used_swap(device) is not None:
+            run_command("swapoff", device)
+        run_command("losetup", "--detach", device)
+
+
+@pytest.mark.swap
+@pytest.mark.parametrize("how", ["moved", "lazily unmounted", "renamed", "bound"])
+def test_the_way_to_the_volume_does_not_matter(source: Path, tmp_path: Path, how: str) -> None:
+    """The mount is somewhere else by now, or nowhere to be seen: what is swapped out is there."""
+    options = ("--budget=16M", "--swap=s=16M")
+    with tmpfs_at(tmp_path / "private") as private:
+        run_command("mount", "--make-private", private)  # a shared one cannot be moved from
+        (private / "above").mkdir()
+        (private / "elsewhere").mkdir()
+        with mounted(source, private / "above" / "m", *options, logs=True) as mount:
+            file, elsewhere = mount.control / "swap" / "s", private / "elsewhere"
+            if how == "bound":
+                run_command("mount", "--bind", mount.path, elsewhere)
+                file = elsewhere / ".tmemfs" / "swap" / "s"
+            with swap_by_device(file) as device:
+                if how == "moved":
+                    run_command("mount", "--move", mount.path, elsewhere)
+                elif how == "renamed":
+                    (private / "above").rename(private / "renamed")
+                else:
+                    run_command("umount", "--lazy", mount.path)
+                log = private / ("renamed" if how == "renamed" else "above") / "m.log"
+                for count in (1, 2):
+                    mount.process.send_signal(signal.SIGTERM)
+                    wait_for(
+                        "SIGTERM is refused",
+                        lambda c=count: log.read_text().count("SIGTERM refused") == c,
+                    )
+                assert mount.process.poll() is None
+                assert used_swap(device) is not None
+
+            def obeys() -> bool:
+                # The kernel lets go of the file in its own time.
+                mount.process.send_signal(signal.SIGTERM)
+                return mount.process.poll() is not None
+
+            wait_for("it ends", obeys)
+            assert mount.process.wait(SECONDS) == 0
 
 
 @pytest.mark.swap

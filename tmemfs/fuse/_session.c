@@ -24,8 +24,8 @@
    kernel may have under way at once, and how large one may be: bounds(), before the session is
    made.
 
-   An answer, always. Where pyfuse3 fails before it has handed a request to a handler, out of memory
-   above all, nobody would ever answer it: refuse_current() does. */
+   An answer, always. Where pyfuse3 fails outside of a handler, out of memory above all, nobody
+   would ever answer the request: refuse() does. Which one a task has is in a context variable. */
 
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -52,11 +52,12 @@ typedef int reply_fn(fuse_req_t request, int error);
 
 static unsigned max_background, max_write; /* 0: as libfuse has it */
 static void (*pyfuse3_init)(void *data, struct fuse_conn_info *connection);
-static PyObject *listener;    /* called with each fallocate; NULL before listen() */
-static reply_fn *reply_err;   /* libfuse's; NULL until a session has our slot */
+static PyObject *listener;      /* called with each fallocate; NULL before listen() */
+static PyObject *unique;        /* context variable: the number of the request of this task */
+static reply_fn *reply_err;     /* libfuse's; NULL until a session has our slot */
+static struct fuse_buf request; /* the one that was received last; its memory is for all */
 static struct fuse_session *current_session;
 static int (*session_fd)(struct fuse_session *session); /* libfuse's */
-static struct fuse_buf request; /* the one that was received last; its memory is for all */
 
 static void on_init(void *data, struct fuse_conn_info *connection)
 {
@@ -179,15 +180,30 @@ int receive(struct fuse_session *session, struct fuse_buf *buffer)
     return size;
 }
 
+static void note_unique(uint64_t number)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *value = PyLong_FromUnsignedLongLong(number);
+    PyObject *token = value ? PyContextVar_Set(unique, value) : NULL;
+    if (token == NULL)
+        PyErr_Clear(); /* no memory: of this one request it is not known any more */
+    Py_XDECREF(value);
+    Py_XDECREF(token);
+    PyGILState_Release(gil);
+}
+
 void process(struct fuse_session *session, const struct fuse_buf *buffer)
 {
     static process_fn *real;
     if (real == NULL)
         real = of_libfuse(__builtin_return_address(0), "fuse_session_process_buf");
     (void)buffer;
-    int first = request.mem != NULL && ((struct fuse_in_header *)request.mem)->opcode == FUSE_INIT;
-    if (real != NULL)
-        real(session, &request);
+    if (real == NULL || request.mem == NULL)
+        return;
+    struct fuse_in_header *header = request.mem;
+    int first = header->opcode == FUSE_INIT;
+    note_unique(header->unique);
+    real(session, &request);
     if (first) { /* by which it was settled how large a request may be */
         free(request.mem);
         request.mem = NULL;
@@ -218,20 +234,21 @@ static PyObject *bounds(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *refuse_current(PyObject *module, PyObject *args)
+static PyObject *refuse(PyObject *module, PyObject *args)
 {
+    struct fuse_out_header header = {.len = sizeof header};
+    unsigned long long number;
     int error;
-    if (!PyArg_ParseTuple(args, "i", &error))
+    if (!PyArg_ParseTuple(args, "Ki", &number, &error))
         return NULL;
-    if (current_session != NULL && session_fd != NULL && request.mem != NULL) {
-        /* Past libfuse, to which the request may not be known yet, or not any more. The kernel has
-           no use for an answer to what it was told already, and says so; nothing else happens. */
-        struct fuse_out_header header = {.len = sizeof header, .error = -error};
-        header.unique = ((struct fuse_in_header *)request.mem)->unique;
-        struct iovec whole = {&header, sizeof header};
-        if (writev(session_fd(current_session), &whole, 1) < 0 && errno != ENOENT)
-            return PyErr_SetFromErrno(PyExc_OSError);
-    }
+    header.unique = number;
+    header.error = -error;
+    struct iovec whole = {&header, sizeof header};
+    /* Past libfuse, to which the request may not be known yet, or not any more. The kernel says ENOENT
+       of one that was answered already, and nothing else happens. */
+    if (current_session != NULL && session_fd != NULL &&
+        writev(session_fd(current_session), &whole, 1) < 0 && errno != ENOENT)
+        return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
 }
 
@@ -259,7 +276,7 @@ static PyMethodDef methods[] = {{"listen", listen, METH_O, NULL},
                                 {"reply", reply, METH_VARARGS, NULL},
                                 {"active", active, METH_NOARGS, NULL},
                                 {"bounds", bounds, METH_VARARGS, NULL},
-                                {"refuse_current", refuse_current, METH_VARARGS, NULL},
+                                {"refuse", refuse, METH_VARARGS, NULL},
                                 {"touch_stack", touch_stack, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 
@@ -267,5 +284,11 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_session", NULL,
 
 PyMODINIT_FUNC PyInit__session(void)
 {
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    unique = PyContextVar_New("unique", NULL);
+    if (module == NULL || unique == NULL || PyModule_AddObjectRef(module, "unique", unique) < 0) {
+        Py_XDECREF(module);
+        return NULL;
+    }
+    return module;
 }

@@ -88,19 +88,32 @@ class _Tasks:
     def start_soon(
         self, work: Callable[..., Awaitable[None]], nursery: object, *args: Any, name: object = None
     ) -> None:
-        self._nursery.start_soon(keep, work, self, *args, name=name)
+        self._nursery.start_soon(keep, self._serve, work, *args, name=name)
+
+    async def _serve(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Do *work*, pyfuse3's loop; whoever waits for it when it fails is told so."""
+        try:
+            await work(self, *args)
+        except Exception:
+            _refuse()
+            raise
 
 
 def _not_dispatched(unraisable: sys.UnraisableHookArgs) -> None:
-    """Answer the request that pyfuse3 could not hand to a handler, and tell of all such errors."""
-    where = unraisable.object
-    if isinstance(where, str) and where.startswith("pyfuse3.fuse_") and extension is not None:
-        extension.refuse_current(errno.EIO)
-    error = unraisable.exc_value
+    """Note an error that nobody can catch; where it was pyfuse3's, a request is left with it."""
+    where, error = unraisable.object, unraisable.exc_value
+    if isinstance(where, str) and where.startswith("pyfuse3.fuse_"):
+        _refuse()
     if isinstance(error, Exception):
         failsafe.note(str(where), error)
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _refuse() -> None:
+    """Answer the request that this task has with EIO, unless it was answered already."""
+    if extension is not None and (request := extension.unique.get(None)) is not None:
+        extension.refuse(request, errno.EIO)
 
 
 def _pyfuse3() -> Any:
