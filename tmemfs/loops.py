@@ -1,22 +1,43 @@
-"""What the kernel says about loop devices and swap: /sys/block/loop*, /proc/swaps.
+"""What the kernel says about loop devices and swap, by what is open rather than by paths.
 
-Nothing here opens a device or asks the filesystem that a device is on, so that all of it can be
-asked while the daemon of that filesystem does not answer, and by the daemon itself.
+A path changes when a mount is moved, and leads nowhere when it is taken away lazily; the device
+number of a filesystem stays. It is asked of the loop device itself. The kernel may hand that
+question on to the filesystem of the file, which may not answer: it is given a deadline, and then,
+or where the caller may not ask, the path has to do.
 """
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
-import re
-from collections.abc import Iterator
+import stat
+import struct
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 from tmemfs import system
 
-SYS_BLOCK = "/sys/block"
+DEV = "/dev"
+SYS = "/sys"
 PROC_SWAPS = "/proc/swaps"
+ANSWER_SECONDS = 2.0
+
+_LOOP_GET_STATUS64 = 0x4C05
+_STATUS_BYTES = 232  # struct loop_info64, which begins with device and inode
+
+Number = tuple[int, int]
+"""Major and minor: the number of a block device, or of a filesystem."""
+
+
+class FileId(NamedTuple):
+    """What a file is told by, whatever it is called: its filesystem, and its number there."""
+
+    device: Number
+    inode: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +52,16 @@ class SwapDevice:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A loop device that is attached to a file, and whether it passes the page cache by."""
+    """A loop device that is attached to a file, and whether it passes the page cache by.
+
+    `path` is what the kernel calls the file now: for people, and where `file` could not be told.
+    """
 
     device: str
-    file: str
+    number: Number
+    path: str
     dio: bool
+    file: FileId | None = None
 
     @property
     def name(self) -> str:
@@ -45,8 +71,15 @@ class Loop:
     def takes_discards(self) -> bool:
         """Whether what is discarded on it reaches the file."""
         with suppress(OSError, ValueError):
-            return int(_text(f"{SYS_BLOCK}/{self.name}/queue/discard_max_bytes")) > 0
+            return int(_text(f"{SYS}/block/{self.name}/queue/discard_max_bytes")) > 0
         return False
+
+    def is_on(self, device: Number) -> bool:
+        """Whether its file is of the filesystem with this number."""
+        if self.file is not None:
+            return self.file.device == device
+        mounts = [mount for mount in system.read_mounts() if mount.device == device]
+        return any(self.path.startswith(f"{mount.mountpoint.rstrip('/')}/") for mount in mounts)
 
 
 def swap_devices() -> dict[str, SwapDevice]:
@@ -60,41 +93,138 @@ def swap_devices() -> dict[str, SwapDevice]:
     return {swap.device: swap for swap in found}
 
 
+def attached() -> list[Loop]:
+    """All loop devices that are on a file, of whatever filesystem. Takes ANSWER_SECONDS at most."""
+    return _identified(_listed())
+
+
+def on(device: Number) -> list[Loop]:
+    """The loop devices on files of the filesystem with this number; see `attached`.
+
+    Also when its mount was moved, is in another namespace, or was taken away lazily.
+    """
+    return [loop for loop in attached() if loop.is_on(device)]
+
+
+def swaps_of(device: Number) -> list[SwapDevice]:
+    """All swap on loop devices on files of the filesystem with this number (major, minor).
+
+    On a device itself, on a part of one, on what is stacked on one, or on a file of a filesystem
+    that is on one. Takes no more than some seconds, whoever does not answer. A daemon that asks for
+    its own filesystem does so from a thread: the kernel may ask it in turn.
+    """
+    below = {swap: set(_below(swap)) for swap in swap_devices().values()}
+    used = [loop for loop in _listed() if any(loop.number in found for found in below.values())]
+    numbers = {loop.number for loop in _identified(used) if loop.is_on(device)}
+    return [swap for swap, found in below.items() if found & numbers]
+
+
+def swaps_of_loop(loop: Loop) -> list[SwapDevice]:
+    """All swap on one loop device, in the same ways."""
+    return [swap for swap in swap_devices().values() if loop.number in _below(swap)]
+
+
 def loop_devices(below: str) -> list[Loop]:
     """The loop devices on the file `below`, or on files below the directory of that name.
 
     The path is canonical, as that of a mount in mountinfo.
     """
     prefix = below.rstrip("/") + "/"
-    return [loop for loop in _attached() if loop.file == below or loop.file.startswith(prefix)]
+    return [loop for loop in _listed() if loop.path == below or loop.path.startswith(prefix)]
 
 
 def swaps_on(mountpoint: str) -> list[SwapDevice]:
     """What is swap on files below `mountpoint`: on a loop device itself, or on a part of one."""
-    swaps = swap_devices()
-    if not swaps:
-        return []
-    loops = loop_devices(mountpoint)
-    return [swap for loop in loops for swap in swaps.values() if _is_on(swap.device, loop.device)]
+    return [swap for loop in loop_devices(mountpoint) for swap in swaps_of_loop(loop)]
 
 
-def _is_on(device: str, loop: str) -> bool:
-    return re.fullmatch(re.escape(loop) + r"(p\d+)?", device) is not None
+# --- which file a loop device is on ----------------------------------------------------------
 
 
-def _attached() -> Iterator[Loop]:
-    directories = glob.glob(f"{SYS_BLOCK}/loop*/loop")
+def _identified(loops: Iterable[Loop]) -> list[Loop]:
+    # Each in a thread of its own, so that one that is not answered does not hold up the others.
+    questions = [(loop, system.Call(partial(_file_of, loop))) for loop in loops]
+    return [replace(loop, file=_answer(question)) for loop, question in questions]
+
+
+def _answer(question: system.Call[FileId]) -> FileId | None:
+    try:
+        return question.result(ANSWER_SECONDS)
+    except OSError:  # which a TimeoutError is, too
+        return None
+
+
+def _file_of(loop: Loop) -> FileId:
+    fd = os.open(loop.device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if _number(os.fstat(fd).st_rdev) != loop.number:
+            raise FileNotFoundError(f"{loop.device}: is another device here")
+        status = bytearray(_STATUS_BYTES)
+        fcntl.ioctl(fd, _LOOP_GET_STATUS64, status)
+    finally:
+        os.close(fd)
+    device, inode = struct.unpack_from("=QQ", status)
+    return FileId(_number(device), inode)
+
+
+# --- which device is on which ----------------------------------------------------------------
+
+
+def _below(swap: SwapDevice) -> Iterator[Number]:
+    """The numbers of all block devices that a swap is on, its own and those below it."""
+    todo = _numbers_of(swap)
+    while todo:
+        yield (number := todo.pop())
+        todo += _next_below(number)
+
+
+def _numbers_of(swap: SwapDevice) -> list[Number]:
+    path = swap.device.removesuffix(" (deleted)")
+    with suppress(OSError):
+        info = system.within(ANSWER_SECONDS, lambda: os.stat(path))
+        return [_number(info.st_rdev if stat.S_ISBLK(info.st_mode) else info.st_dev)]
+    with suppress(OSError, ValueError):  # its node is gone, or in another /dev
+        return [_parse_number(_text(f"{SYS}/class/block/{os.path.basename(path)}/dev"))]
+    return []
+
+
+def _next_below(number: Number) -> Iterator[Number]:
+    """The disk that a partition is on, and what a stacked device is made of."""
+    place = f"{SYS}/dev/block/{number[0]}:{number[1]}"
+    files = glob.glob(f"{place}/slaves/*/dev")
+    if os.path.exists(f"{place}/partition"):
+        files.append(f"{place}/../dev")
+    for file in files:
+        with suppress(OSError, ValueError):
+            yield _parse_number(_text(file))
+
+
+# --- what is read ----------------------------------------------------------------------------
+
+
+def _listed() -> Iterator[Loop]:
+    directories = glob.glob(f"{SYS}/block/loop*/loop")
     for directory in sorted(directories, key=lambda path: (len(path), path)):
-        with suppress(OSError):  # detached since
+        with suppress(OSError, ValueError):  # detached since
             name = directory.split("/")[-2]
-            file = _text(f"{directory}/backing_file")
-            yield Loop(f"/dev/{name}", file, _text(f"{directory}/dio") == "1")
+            number = _parse_number(_text(f"{SYS}/block/{name}/dev"))
+            path = _text(f"{directory}/backing_file")
+            yield Loop(f"{DEV}/{name}", number, path, _text(f"{directory}/dio") == "1")
 
 
 def _parse_swap(line: bytes) -> SwapDevice:
     # Filename  Type  Size  Used  Priority, sizes in KiB
     name, _type, size, used, priority = line.rsplit(maxsplit=4)
     return SwapDevice(system.unescape(name), int(size) << 10, int(used) << 10, int(priority))
+
+
+def _parse_number(text: str) -> Number:
+    major, _, minor = text.partition(":")
+    return int(major), int(minor)
+
+
+def _number(device: int) -> Number:
+    return os.major(device), os.minor(device)
 
 
 def _text(path: str) -> str:

@@ -238,7 +238,7 @@ def test_the_boost_of_the_water_marks(
 def test_other_swap(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, zram = (SwapDevice(device, GIB, 0, 100) for device in ("/dev/loop0", "/dev/zram0"))
     monkeypatch.setattr(
-        loops, "loop_devices", lambda _: [Loop(ours.device, "/m/.tmemfs/swap/a", True)]
+        loops, "loop_devices", lambda _: [Loop(ours.device, (7, 0), "/m/.tmemfs/swap/a", True)]
     )
     monkeypatch.setattr(loops, "swap_devices", lambda: {ours.device: ours})
     assert machine.other_swap().level is Level.OK

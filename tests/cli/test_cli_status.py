@@ -44,7 +44,9 @@ def test_the_default_table(
 def swap_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every swap volume has a loop device, which is swap."""
     swap = SwapDevice("/dev/loop3", 8 << 30, 1200 << 20, -2)
-    monkeypatch.setattr(loops, "loop_devices", lambda file: [Loop(swap.device, file, dio=True)])
+    monkeypatch.setattr(
+        loops, "loop_devices", lambda file: [Loop(swap.device, (7, 3), file, dio=True)]
+    )
     monkeypatch.setattr(loops, "swaps_on", lambda _file: [swap])
 
 

@@ -202,7 +202,7 @@ def test_a_name_that_several_mounts_have(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ("/a/.tmemfs/swap/x", "/b/.tmemfs/swap/x")
-    found = [Loop(f"/dev/loop{n}", file, dio=True) for n, file in enumerate(files)]
+    found = [Loop(f"/dev/loop{n}", (7, n), file, dio=True) for n, file in enumerate(files)]
     monkeypatch.setattr(loops, "loop_devices", lambda _below: found)
     line = refused(capsys, "swapoff", "x", code=2)
     assert line == "x: several mounts have it (/a, /b); name one by --mountpoint"

@@ -476,7 +476,7 @@ def test_a_daemon_that_was_killed_and_its_mount_taken_away(swap: Swap) -> None:
     system.unmount(str(swap.mountpoint), lazy=True)
     assert f"tmemfs: {swap.name}: cleared away; " in swap.off("--force").err
     swap.mountpoint.rmdir()
-    assert not [loop for loop in loops.loop_devices("/") if loop.file.endswith(swap.name)]
+    assert not [loop for loop in loops.loop_devices("/") if loop.path.endswith(swap.name)]
 
 
 def test_a_daemon_that_was_stopped_goes_on(

@@ -47,20 +47,20 @@ def _mounts(mount: Mount) -> Iterator[Holder]:
 
 def refuse_swap(mount: Mount, *, stale: bool) -> None:
     """Raise MountFailure where something on `mount` is swap."""
-    on = [loop for loop in loops.loop_devices(mount.mountpoint) if loops.swaps_on(loop.file)]
+    on = [loop for loop in loops.loop_devices(mount.mountpoint) if loops.swaps_on(loop.path)]
     if on:
         force = " --force" if stale else ""
         where = shlex.quote(mount.mountpoint)
         raise MountFailure(
             f"{mount.mountpoint}: is in use as swap ({on[0].device}); first "
-            f"'tmemfs swapoff {os.path.basename(on[0].file)} --mountpoint {where}{force}'"
+            f"'tmemfs swapoff {os.path.basename(on[0].path)} --mountpoint {where}{force}'"
         )
 
 
 def _loop_devices(mount: Mount) -> Iterator[Holder]:
     for loop in loops.loop_devices(mount.mountpoint):
         with suppress(OSError):  # detached since
-            yield Holder(f"loop device {loop.device}", f"on {loop.file}, {_use_of_loop(loop)}")
+            yield Holder(f"loop device {loop.device}", f"on {loop.path}, {_use_of_loop(loop)}")
 
 
 def _use_of_loop(loop: Loop) -> str:
@@ -70,7 +70,7 @@ def _use_of_loop(loop: Loop) -> str:
     mounted = [mount.mountpoint for mount in system.read_mounts() if mount.source == device]
     if mounted:
         return f"mounted at {mounted[0]}"
-    above = os.listdir(f"{loops.SYS_BLOCK}/{loop.name}/holders")
+    above = os.listdir(f"{loops.SYS}/block/{loop.name}/holders")
     if above:
         return f"used by {', '.join(sorted(above))}"
     return f"not in use (losetup --detach {device})"

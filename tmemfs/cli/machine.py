@@ -210,7 +210,7 @@ def other_swap() -> Finding:
 
 def _on_a_volume(device: str) -> bool:
     marker = "/.tmemfs/swap/"
-    return any(loop.device == device and marker in loop.file for loop in loops.loop_devices("/"))
+    return any(loop.device == device and marker in loop.path for loop in loops.loop_devices("/"))
 
 
 def hibernation() -> Finding:

@@ -90,7 +90,7 @@ def in_use(name: str) -> Volume:
         return own
     end = f"/{VOLUMES}/{name}"
     places = {
-        loop.file.removesuffix(end) for loop in loops.loop_devices("/") if loop.file.endswith(end)
+        loop.path.removesuffix(end) for loop in loops.loop_devices("/") if loop.path.endswith(end)
     }
     if len(places) > 1:
         several = ", ".join(sorted(places))
@@ -124,5 +124,5 @@ def take_mount_away(volume: Volume) -> None:
 
 def _others() -> str:
     marker = f"/{VOLUMES}/"
-    names = {os.path.basename(loop.file) for loop in loops.loop_devices("/") if marker in loop.file}
+    names = {os.path.basename(loop.path) for loop in loops.loop_devices("/") if marker in loop.path}
     return f"; there is {', '.join(sorted(names))}" if names else ""
