@@ -34,6 +34,7 @@ _DOTS = (b".", b"..")
 _ACL = b"system.posix_acl_"
 # Names of a listing that are looked up in one go: about as many as one answer has room for.
 _LISTED_AT_ONCE = 24
+_FOR_EVER = 1e9  # seconds
 
 
 class Operations(pyfuse3.Operations):
@@ -346,7 +347,12 @@ class Operations(pyfuse3.Operations):
         return attributes(info, number, node.generation, self._timeouts.after(age))
 
     def _entry(self, entry: Entry) -> pyfuse3.EntryAttributes:
-        return attributes(self._control.stat(entry), entry.number, 0, self._timeouts)
+        timeouts = self._timeouts
+        if entry.size:
+            # Those of a swap volume never change, and with them a loop device can say which file
+            # it is on also when nobody is left to answer.
+            timeouts = timeouts._replace(attr=_FOR_EVER)
+        return attributes(self._control.stat(entry), entry.number, 0, timeouts)
 
     async def _truncate(self, node: Node, fh: int | None, size: int) -> None:
         if fh is not None:
