@@ -293,7 +293,13 @@ def test_a_budget_too_small_for_the_tables_of_an_overflow() -> None:
     options = ["swap=s=64G", "overflow=s=/var/tmp/s"]
     with pytest.raises(UsageError, match="budget: 256M is too little for 64G of swap"):
         asked(*options, "budget=256M")
-    assert asked(*options, "budget=512M").budget == 512 << 20
+    made = asked(*options, "budget=512M")
+    assert made.budget == 512 << 20
+    # The same as the budget is changed later.
+    config.check_budget(352 << 20, made.swaps)
+    with pytest.raises(UsageError, match="budget: 351M is too little for 64G of swap"):
+        config.check_budget(351 << 20, made.swaps)
+    config.check_budget(1, asked("swap=s=64G").swaps)
 
 
 def test_what_the_index_takes_for_a_page_is_what_it_says() -> None:

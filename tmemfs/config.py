@@ -162,13 +162,7 @@ class MountConfig:
         for file in files:
             if files.count(file) > 1:
                 raise UsageError(f"overflow: {file!r} is there twice; each volume needs its own")
-        outside = sum(swap.size for swap in self.swaps if swap.overflow is not None)
-        tables = outside // SWAP_PAGE * TABLES_PER_PAGE
-        if tables > self.budget // 2:
-            raise UsageError(
-                f"budget: {format_size(self.budget)} is too little for {format_size(outside)} of "
-                f"swap with overflow: to know where its pages are takes {format_size(tables)}"
-            )
+        check_budget(self.budget, self.swaps)
         if self.swap_only and not self.swaps:
             raise UsageError("swap_only: there is no swap volume; name one with swap=NAME=SIZE")
         if self.swaps and self.read_only:
@@ -181,6 +175,20 @@ class MountConfig:
             options.discard(_OPPOSITES[flag])
             options.add(flag)
         return replace(self, fuse_options=frozenset(options))
+
+
+def check_budget(budget: int, swaps: Iterable[SwapSpec]) -> None:
+    """Raise UsageError where a budget in bytes cannot be that of a mount with these volumes.
+
+    Neither at first nor later: the tables of what is outside have to be in memory.
+    """
+    outside = sum(swap.size for swap in swaps if swap.overflow is not None)
+    tables = outside // SWAP_PAGE * TABLES_PER_PAGE
+    if tables > budget // 2:
+        raise UsageError(
+            f"budget: {format_size(budget)} is too little for {format_size(outside)} of "
+            f"swap with overflow: to know where its pages are takes {format_size(tables)}"
+        )
 
 
 def default_budget() -> int:

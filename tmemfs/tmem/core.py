@@ -34,6 +34,12 @@ MIN_BUDGET = _MIN_SEGMENTS * _MIN_SEGMENT_SIZE
 _SWEEP_AT_ONCE = 64
 
 
+def segment_size(budget: int) -> int:
+    """The size in bytes of the segments of a core that begins with this budget."""
+    size = 1 << (max(budget // _SEGMENTS_WANTED, 1).bit_length() - 1)
+    return min(max(size, _MIN_SEGMENT_SIZE), _MAX_SEGMENT_SIZE)
+
+
 class Core:
     """Compressed memory of up to *budget* bytes, tables included, for any number of pools.
 
@@ -44,8 +50,7 @@ class Core:
     def __init__(self, budget: int, capacity: int | None = None) -> None:
         if capacity is None:
             capacity = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        size = 1 << (max(budget // _SEGMENTS_WANTED, 1).bit_length() - 1)
-        size = min(max(size, _MIN_SEGMENT_SIZE), _MAX_SEGMENT_SIZE)
+        size = segment_size(budget)
         self.smallest_budget = _MIN_SEGMENTS * size
         self.capacity = capacity
         self._check_budget(budget)
