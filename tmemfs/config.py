@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast, get_args
 
@@ -177,18 +177,25 @@ class MountConfig:
         return replace(self, fuse_options=frozenset(options))
 
 
-def check_budget(budget: int, swaps: Iterable[SwapSpec]) -> None:
-    """Raise UsageError where a budget in bytes cannot be that of a mount with these volumes.
+def least_budget(swaps: Iterable[SwapSpec]) -> int:
+    """The smallest budget in bytes of a mount with these volumes, at first as well as later.
 
-    Neither at first nor later: the tables of what is outside have to be in memory.
+    The tables of what is outside are always in memory, and must leave half of it to pages.
     """
-    outside = sum(swap.size for swap in swaps if swap.overflow is not None)
-    tables = outside // SWAP_PAGE * TABLES_PER_PAGE
-    if tables > budget // 2:
+    return 2 * TABLES_PER_PAGE * (_outside(swaps) // SWAP_PAGE)
+
+
+def check_budget(budget: int, swaps: Sequence[SwapSpec]) -> None:
+    """Raise UsageError where a budget in bytes is less than the `least_budget`."""
+    if budget < least_budget(swaps):
         raise UsageError(
-            f"budget: {format_size(budget)} is too little for {format_size(outside)} of "
-            f"swap with overflow: to know where its pages are takes {format_size(tables)}"
+            f"budget: {format_size(budget)} is too little for {format_size(_outside(swaps))} of "
+            f"swap with overflow, which takes {format_size(least_budget(swaps))}"
         )
+
+
+def _outside(swaps: Iterable[SwapSpec]) -> int:
+    return sum(swap.size for swap in swaps if swap.overflow is not None)
 
 
 def default_budget() -> int:

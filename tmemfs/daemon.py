@@ -186,14 +186,14 @@ async def _announce(config: MountConfig, on_ready: Callable[[], None]) -> None:
 async def _end_on_signal(config: MountConfig, swaps: Swaps, nursery: trio.Nursery) -> None:
     # Whoever started us so that a closed terminal does not matter (nohup) is obeyed.
     endings = [number for number in _ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
-    for number in endings:
+    for ending in endings:
         # What holds again when nobody listens any more: one more must not cut the end short.
-        signal.signal(number, _heard)
+        signal.signal(ending, _heard)
     with trio.open_signal_receiver(*endings) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
         async for number in signals:
             name = signal.Signals(number).name
-            if in_use := ", ".join(swaps.in_use()):
+            if in_use := ", ".join(await swaps.in_use()):
                 log.warning("%s refused: swap volume %s is in use; swapoff first", name, in_use)
                 if config.foreground:
                     notify(f"STATUS={name} refused: swap volume {in_use} is in use")

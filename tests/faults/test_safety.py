@@ -2,10 +2,13 @@
 
 import os
 import resource
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from loop_swap import run as run_command
 from mounting import Mounted, mounted
 from page_data import run
 
@@ -66,6 +69,16 @@ def page_faults(mount: Mounted) -> int:
     """How often the daemon has touched memory that was not there."""
     fields = Path(f"/proc/{mount.process.pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[7]) + int(fields[9])
+
+
+@contextmanager
+def loop_device(file: Path) -> Iterator[str]:
+    """A loop device on a file, with direct I/O."""
+    device = run_command("losetup", "--find", "--show", "--direct-io=on", file)
+    try:
+        yield device
+    finally:
+        run_command("losetup", "--detach", device)
 
 
 def check_volume(mount: Mounted, *, kept: bool) -> None:
@@ -144,6 +157,57 @@ def test_no_page_takes_new_memory(source: Path, tmp_path: Path, overflow: bool) 
         list(threads.map(lambda n: os.pwrite(fd, contents[n % 16][:4096], n * MIB), places))
         # Nothing that grows with the 65,000 pages.
         assert page_faults(mount) - before < 100
+
+
+# Run by the serving process: a disk that takes its time, for each write to it.
+SLOW_OVERFLOW = """
+import time
+from tmemfs.volumes.overflow import OverflowFile
+
+before = OverflowFile._write
+
+def slow(self, pages):
+    time.sleep(0.02)
+    return before(self, pages)
+
+OverflowFile._write = slow
+"""
+# What docs/swap-safety.md says that a daemon takes beside its budget.
+BESIDE_BUDGET, FOR_OVERFLOW = 70 * MIB, 24 * MIB
+HANDFUL = 16
+
+
+@pytest.mark.swap
+@pytest.mark.parametrize("overflow", [False, True])
+@pytest.mark.parametrize("bounds", ["", "-oswap_only"])
+def test_a_loop_device_that_asks_all_that_it_may(
+    source: Path, tmp_path: Path, overflow: bool, bounds: str
+) -> None:
+    """However much is under way at once, of any size, the memory for it is there beforehand.
+
+    Raise what the kernel may ask of such a mount, and this fails: a machine out of memory stops.
+    """
+    budget = 32 * MIB if overflow else 80 * MIB
+    options = [f"--budget={budget}", "--swap=s=64M", *filter(None, [bounds])]
+    if overflow:
+        options.append(f"--overflow=s={tmp_path / 'overflow'}")
+    before = SLOW_OVERFLOW if overflow else ""
+    with mounted(source, tmp_path / "m", *options, before=before) as mount:
+        with loop_device(mount.control / "swap" / "s") as device:
+            faults = page_faults(mount)
+            for work, size in (
+                *(("write", "1M"), ("randread", "4k"), ("randwrite", "4k")),
+                *(("randrw", "128k"), ("randrw", "1M"), ("randwrite", "4k")),
+            ):
+                run_command(
+                    *("fio", "--name=x", f"--filename={device}", "--direct=1", "--size=64M"),
+                    *("--ioengine=libaio", "--iodepth=128", f"--rw={work}", f"--bs={size}"),
+                    *("--buffer_compress_percentage=40", "--io_size=64M", "--randseed=1"),
+                )
+        assert page_faults(mount) - faults <= HANDFUL
+        most = int(field(mount.process.pid, "VmHWM")) << 10
+        assert most <= budget + BESIDE_BUDGET + (FOR_OVERFLOW if overflow else 0)
+        assert mount.status()["failsafe"]["count"] == 0
 
 
 def test_what_is_reserved_follows_the_budget(source: Path, tmp_path: Path) -> None:

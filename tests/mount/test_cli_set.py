@@ -56,6 +56,17 @@ def test_a_budget_that_does_not_hold_what_is_swapped_out(place: Place) -> None:
     assert budget(place) == 16 << 20
 
 
+def test_a_budget_too_small_for_the_tables_of_an_overflow(place: Place) -> None:
+    """What `mount` refuses, nobody gets later: writes would fail with the overflow half empty."""
+    overflow = place.source.parent / "overflow"
+    place.mount("--swap", "swap0=1G", "--overflow", f"swap0={overflow}", "--reserve", "2M")
+    refused = place.run("set", place.mountpoint, "budget=2M", code=2)
+    assert refused.err.startswith("tmemfs: budget: 2M is not from 5.5M to ")
+    assert budget(place) == 16 << 20
+    place.run("set", place.mountpoint, "budget=6M")
+    assert budget(place) == 6 << 20
+
+
 def test_a_mount_that_is_read_only(place: Place) -> None:
     place.mount("-o", "ro")
     line = f"tmemfs: {place.mountpoint}: is mounted read-only, and so is what controls it\n"

@@ -1,4 +1,4 @@
-"""Errors outside of every handler: each costs one caller an EIO; the session and its mount go on."""
+"""Errors outside of every handler: each costs one caller an EIO, and nobody else anything."""
 
 import errno
 import os
@@ -46,7 +46,9 @@ def source(tmp_path: Path) -> Path:
 
 def errno_of_readlink(mount: Mounted) -> int:
     """In a process of its own, which can be ended if nobody ever answers."""
-    program = "import os, sys\ntry: os.readlink(sys.argv[1])\nexcept OSError as e: sys.exit(e.errno)"
+    program = (
+        "import os, sys\ntry: os.readlink(sys.argv[1])\nexcept OSError as e: sys.exit(e.errno)"
+    )
     command = ["python3", "-c", program, str(mount.path / "link")]
     return subprocess.run(command, check=False, timeout=SECONDS).returncode
 

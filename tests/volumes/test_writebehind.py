@@ -2,15 +2,16 @@
 
 import errno
 import random
-from collections.abc import Coroutine, Iterator
+from collections.abc import Container, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import trio
 from account import check_account
 from page_data import page, run
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tmemfs.supervise import failsafe, keep
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE
 from tmemfs.tmem import MIN_BUDGET, Core, PersistentPool
 from tmemfs.volumes.runs import runs
@@ -237,3 +238,89 @@ def test_runs() -> None:
     assert list(runs([5])) == [(0, 1)]
     assert list(runs([1, 2, 3, 7, 9, 10])) == [(0, 3), (3, 1), (4, 2)]
     assert list(runs(range(5), most=2)) == [(0, 2), (2, 2), (4, 1)]
+
+
+class Damaged(SwapVolume):
+    """A volume of which some pages cannot be read, as if their overflow slots were damaged."""
+
+    bad: Container[int] = ()
+
+    def read(self, offset: int, size: int) -> bytes:
+        found = b""
+        while len(found) < size:
+            if (offset + len(found)) // PAGE_SIZE in self.bad:
+                if not found:
+                    raise OSError(errno.EIO, "damaged")
+                break
+            step = min(PAGE_SIZE - (offset + len(found)) % PAGE_SIZE, size - len(found))
+            found += bytes(do_now(super().read(offset + len(found), step)))
+        return found
+
+
+def do_now(found: Any) -> Any:
+    assert not isinstance(found, Coroutine)
+    return found
+
+
+def test_a_page_that_is_written_again_is_not_asked_of_the_volume(pool: PersistentPool) -> None:
+    volume = Damaged("s", PAGES * PAGE_SIZE, pool)
+    front = WriteBehind(volume)
+    front.write(0, run(1, 8))
+    front.settle()
+    volume.bad = {2, 3, 6}
+    assert read(front, 0, 8 * PAGE_SIZE) == run(1, 2), "up to the first bad one"
+    with pytest.raises(OSError, match="damaged"):
+        read(front, 3 * PAGE_SIZE, PAGE_SIZE)
+    front.write(2 * PAGE_SIZE, run(50, 2))
+    assert read(front, 2 * PAGE_SIZE, PAGE_SIZE) == page(50)
+    assert read(front, 2 * PAGE_SIZE + 5, 2 * PAGE_SIZE - 10) == run(50, 2)[5:-5]
+    whole = run(1, 2) + run(50, 2) + run(5, 2)
+    assert read(front, 0, 8 * PAGE_SIZE) == whole
+    assert read(front, 7, 5 * PAGE_SIZE) == whole[7 : 7 + 5 * PAGE_SIZE]
+    with pytest.raises(OSError, match="damaged"):
+        read(front, 6 * PAGE_SIZE, 2 * PAGE_SIZE)
+
+
+def test_what_is_noted_holds_no_more_than_its_pages(front: WriteBehind) -> None:
+    """The request that a page came with may be of a megabyte, and the page alone be left of it."""
+    request = run(1, 256)
+    front.write(0, request)
+    assert all(len(noted) == PAGE_SIZE for noted in front._noted.values())
+    assert not any(isinstance(noted, memoryview) for noted in front._noted.values())
+    assert front.statistics()["write_buffer_bytes"] == len(request)
+    front.settle()
+    assert front.statistics()["write_buffer_bytes"] == 0
+
+
+@pytest.mark.expects_log("run failed and is tried again", "swap write buffer failed")
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("x"), OSError(errno.EIO, "y")])
+async def test_what_could_not_be_stored_stays_and_is_tried_again(
+    pool: PersistentPool,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    front = WriteBehind(SwapVolume("s", PAGES * PAGE_SIZE, pool))
+    failures, count = iter([error] * 3), failsafe.count
+    before = SwapVolume.write_now
+
+    def failing(volume: SwapVolume, offset: int, buf: bytes) -> bool:
+        if one := next(failures, None):
+            raise one
+        return before(volume, offset, buf)
+
+    monkeypatch.setattr(SwapVolume, "write_now", failing)
+    front.write(0, run(1, 100))
+    front.settle()  # one who wants figures is not told of it
+    assert failsafe.count == count + 1
+    nursery.start_soon(keep, front.run)
+    await wait_all_tasks_blocked()
+    assert front.statistics()["write_buffer_bytes"] == 100 * PAGE_SIZE
+    assert read(front, 0, 100 * PAGE_SIZE) == run(1, 100)
+    # Without another write.
+    with trio.fail_after(60):
+        while front.statistics()["write_buffer_bytes"]:
+            await trio.sleep(0.01)
+    assert failsafe.count == count + 3
+    assert pool.get_many(0, 0, 100) == [page(n) for n in range(1, 101)]

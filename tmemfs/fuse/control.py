@@ -70,9 +70,8 @@ class Control:
         self._add_file(b"status.json", 0o444, lambda: Text(self._status_text()))
         self._add_file(b"metrics", 0o444, lambda: Text(render(self.status())))
         self._add_file(b"drop", 0o200, lambda: Text("", self._drop))
-        budget = Knob(
-            "budget", lambda: core.budget, self._set_budget, core.smallest_budget, core.capacity
-        )
+        least = max(core.smallest_budget, swaps.least_budget)
+        budget = Knob("budget", lambda: core.budget, self._set_budget, least, core.capacity)
         self._knobs = (budget, *knobs)
         for knob in self._knobs:
             self._add_file(os.fsencode(knob.name), 0o644, knob.open)

@@ -18,9 +18,9 @@ import trio
 from tmemfs.supervise import failsafe
 from tmemfs.volumes.writebehind import WriteBehind
 
-# We hear of a close some time after close(2) has returned; whoever opens the file next is not to
-# be refused for that.
-_LATE_CLOSE_S = 1.0
+# We hear of a close some time after close(2) has returned. Whoever opens the file next, or ends the
+# daemon then, is not to be refused for that.
+LATE_CLOSE_S = 1.0
 # Seconds before a request that failed by an error that may be over soon is tried again.
 _PAUSES_S = (0.01, 0.1, 1.0)
 
@@ -46,13 +46,18 @@ class SwapFile:
     async def open(self, flags: int) -> OpenSwap:
         """Open it with the *flags* of open(2). Raises EBUSY where it is open for writing twice."""
         opened = OpenSwap(self, writing=flags & os.O_ACCMODE != os.O_RDONLY)
-        with trio.move_on_after(_LATE_CLOSE_S):
+        with trio.move_on_after(LATE_CLOSE_S):
             while opened.writing and self._has_writer():
                 await self._closed.wait()
         if opened.writing and self._has_writer():
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         self._opened.add(opened)
         return opened
+
+    async def closed(self) -> None:
+        """Return when nobody has it open."""
+        while self._opened:
+            await self._closed.wait()
 
     def forget(self, opened: OpenSwap) -> None:
         """Take note that *opened* is closed."""

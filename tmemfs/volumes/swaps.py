@@ -7,14 +7,14 @@ from typing import Any
 
 import trio
 
-from tmemfs.config import SwapSpec
+from tmemfs.config import SwapSpec, least_budget
 from tmemfs.supervise import keep
 from tmemfs.tmem import Client, Core, PersistentPool
 from tmemfs.volumes.overflow import OverflowFile
 from tmemfs.volumes.overflowing import OverflowingSwapVolume, PatientSwapVolume
 from tmemfs.volumes.spill import Spiller
 from tmemfs.volumes.swap import PAGE_SIZE, SwapVolume
-from tmemfs.volumes.swapfile import SwapFile
+from tmemfs.volumes.swapfile import LATE_CLOSE_S, SwapFile
 from tmemfs.volumes.writebehind import WriteBehind
 
 
@@ -29,6 +29,8 @@ class Swaps:
         files: dict[PersistentPool, OverflowFile] = {}
         self._spiller = Spiller(core.writeback, files)
         self.files: list[SwapFile] = []
+        self.least_budget = least_budget(specs)
+        """what the budget of the mount has to be for these volumes, in bytes"""
         for spec in specs:
             overflows = spec.overflow is not None
             pool = client.new_pool(
@@ -51,8 +53,11 @@ class Swaps:
             for file in self.files:
                 nursery.start_soon(keep, file.buffer.run)
 
-    def in_use(self) -> list[str]:
+    async def in_use(self) -> list[str]:
         """Return the names of the volumes that somebody has open, a loop device for example."""
+        with trio.move_on_after(LATE_CLOSE_S):
+            for file in self.files:
+                await file.closed()
         return [file.name for file in self.files if file.in_use]
 
     def settle(self) -> None:
