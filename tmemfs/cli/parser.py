@@ -42,7 +42,19 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(f"unknown option {rest[0]!r}{self._see_help()}")
         if rest:
             raise UsageError(f"{rest[0]!r} is one argument too many{self._see_help()}")
+        self._refuse_empty(arguments)
         return arguments
+
+    def _refuse_empty(self, arguments: argparse.Namespace) -> None:
+        """Raise UsageError for an empty word, as of a variable that a script has not set.
+
+        It would count as an option that was not given, and as the working directory.
+        """
+        for action in self._actions:
+            value = getattr(arguments, action.dest, None)
+            if "" in (value if isinstance(value, list) else [value]):
+                name = action.option_strings[-1] if action.option_strings else action.metavar
+                raise UsageError(f"{name}: is empty{self._see_help()}")
 
     def error(self, message: str) -> NoReturn:
         """What argparse calls; instead of a usage text and an exit."""
