@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import glob
+import mmap
 import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -26,7 +27,10 @@ SYS = "/sys"
 PROC_SWAPS = "/proc/swaps"
 ANSWER_SECONDS = 2.0
 
+_LOOP_CLR_FD = 0x4C01
 _LOOP_GET_STATUS64 = 0x4C05
+_PAGE = 4096
+_PLACES = 8
 _STATUS_BYTES = 232  # struct loop_info64, which begins with device and inode
 
 Number = tuple[int, int]
@@ -72,6 +76,20 @@ class Loop:
         """Whether what is discarded on it reaches the file."""
         with suppress(OSError, ValueError):
             return int(_text(f"{SYS}/block/{self.name}/queue/discard_max_bytes")) > 0
+        return False
+
+    def is_readable(self) -> bool:
+        """Whether any of some pages that lie apart can be read. It may wait for the daemon."""
+        fd = os.open(self.device, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        try:
+            size = os.lseek(fd, 0, os.SEEK_END)
+            with mmap.mmap(-1, _PAGE) as page:
+                for offset in range(0, size, max(size // _PLACES // _PAGE, 1) * _PAGE):
+                    with suppress(OSError):
+                        os.preadv(fd, [page], offset)
+                        return True
+        finally:
+            os.close(fd)
         return False
 
     def is_on(self, device: Number) -> bool:
@@ -124,18 +142,22 @@ def swaps_of_loop(loop: Loop) -> list[SwapDevice]:
     return [swap for swap in swap_devices().values() if loop.number in _below(swap)]
 
 
-def loop_devices(below: str) -> list[Loop]:
-    """The loop devices on the file `below`, or on files below the directory of that name.
+def detach(loop: Loop) -> None:
+    """Take the file from a loop device, unless it has another one by now. Raises OSError.
 
-    The path is canonical, as that of a mount in mountinfo.
+    The kernel does it when nobody has the device open any more: see `is_attached`.
     """
-    prefix = below.rstrip("/") + "/"
-    return [loop for loop in _listed() if loop.path == below or loop.path.startswith(prefix)]
+    with suppress(FileNotFoundError), _opened(loop) as fd:
+        # While it is open here, nobody can give it another file.
+        if is_attached(loop):
+            fcntl.ioctl(fd, _LOOP_CLR_FD)
 
 
-def swaps_on(mountpoint: str) -> list[SwapDevice]:
-    """What is swap on files below `mountpoint`: on a loop device itself, or on a part of one."""
-    return [swap for loop in loop_devices(mountpoint) for swap in swaps_of_loop(loop)]
+def is_attached(loop: Loop) -> bool:
+    """Whether a loop device still is on the file that it was on."""
+    for now in _identified(found for found in _listed() if found.number == loop.number):
+        return now.file == loop.file if now.file and loop.file else now.path == loop.path
+    return False
 
 
 # --- which file a loop device is on ----------------------------------------------------------
@@ -155,14 +177,24 @@ def _answer(question: system.Call[FileId]) -> FileId | None:
 
 
 def _file_of(loop: Loop) -> FileId:
+    with _opened(loop) as fd:
+        return _status(fd)
+
+
+@contextmanager
+def _opened(loop: Loop) -> Iterator[int]:
     fd = os.open(loop.device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if _number(os.fstat(fd).st_rdev) != loop.number:
             raise FileNotFoundError(f"{loop.device}: is another device here")
-        status = bytearray(_STATUS_BYTES)
-        fcntl.ioctl(fd, _LOOP_GET_STATUS64, status)
+        yield fd
     finally:
         os.close(fd)
+
+
+def _status(fd: int) -> FileId:
+    status = bytearray(_STATUS_BYTES)
+    fcntl.ioctl(fd, _LOOP_GET_STATUS64, status)
     device, inode = struct.unpack_from("=QQ", status)
     return FileId(_number(device), inode)
 

@@ -15,7 +15,8 @@ import queue
 import re
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -82,6 +83,23 @@ def mount_at(mountpoint: str) -> Mount | None:
     """What is mounted at exactly this canonical path, the topmost if several; None if nothing."""
     here = [mount for mount in read_mounts() if mount.mountpoint == mountpoint]
     return here[-1] if here else None
+
+
+def mounts_of(device: tuple[int, int]) -> Iterator[tuple[int | None, Mount]]:
+    """Where else the filesystem with this number is mounted: here (None) first, then elsewhere.
+
+    Elsewhere is in the mount namespace of a process, of which one is named for each; those of
+    processes that the caller may not look at are left out.
+    """
+    yield from ((None, mount) for mount in read_mounts() if mount.device == device)
+    seen = {os.stat("/proc/self/ns/mnt").st_ino}
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
+            if namespace not in seen:
+                seen.add(namespace)
+                mounts = read_mounts(f"/proc/{pid}/mountinfo")
+                yield from ((pid, mount) for mount in mounts if mount.device == device)
 
 
 def canonical_path(path: str) -> str:

@@ -44,10 +44,9 @@ def test_the_default_table(
 def swap_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every swap volume has a loop device, which is swap."""
     swap = SwapDevice("/dev/loop3", 8 << 30, 1200 << 20, -2)
-    monkeypatch.setattr(
-        loops, "loop_devices", lambda file: [Loop(swap.device, (7, 3), file, dio=True)]
-    )
-    monkeypatch.setattr(loops, "swaps_on", lambda _file: [swap])
+    loop = Loop(swap.device, (7, 3), "/m/.tmemfs/swap/swap0", dio=True)
+    monkeypatch.setattr(loops, "on", lambda _device: [loop])
+    monkeypatch.setattr(loops, "swaps_of_loop", lambda _loop: [swap])
 
 
 @pytest.mark.usefixtures("swap_is_on")

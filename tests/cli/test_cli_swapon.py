@@ -14,7 +14,7 @@ from tmemfs import loops, system
 from tmemfs.cli import preflight, swapoff, swapon, swaptools, swapvolume, units, watermarks
 from tmemfs.cli.main import main
 from tmemfs.errors import MountFailure, SwapFailure, SystemFailure
-from tmemfs.loops import Loop, SwapDevice
+from tmemfs.loops import FileId, Loop, SwapDevice
 
 EXAMPLES = Path(tmemfs.__file__).parents[1] / "examples" / "systemd"
 GOLDEN = Path(__file__).parent / "units"
@@ -201,11 +201,17 @@ def test_room_in_memory_and_other_swap(
 def test_a_name_that_several_mounts_have(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = ("/a/.tmemfs/swap/x", "/b/.tmemfs/swap/x")
-    found = [Loop(f"/dev/loop{n}", (7, n), file, dio=True) for n, file in enumerate(files)]
-    monkeypatch.setattr(loops, "loop_devices", lambda _below: found)
+    files = ("/a/.tmemfs/swap/x", "/b/.tmemfs/swap/x", "/.tmemfs/swap/x", "/b/.tmemfs/swap/y")
+    found = [
+        Loop(f"/dev/loop{n}", (7, n), file, dio=True, file=FileId((0, n), 7))
+        for n, file in enumerate(files)
+    ]
+    monkeypatch.setattr(loops, "attached", lambda: found)
     line = refused(capsys, "swapoff", "x", code=2)
-    assert line == "x: several mounts have it (/a, /b); name one by --mountpoint"
+    assert (
+        line == "x: several mounts have it (/a, /b, out of sight, on /dev/loop2); "
+        "name one by --mountpoint"
+    )
 
 
 # --- systemd ---------------------------------------------------------------------------------

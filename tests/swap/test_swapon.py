@@ -181,7 +181,7 @@ def keeper(mib: int = 64) -> Iterator[Keeper]:
 def test_one_command_and_back(swap: Swap) -> None:
     device = swap.on("--priority", "7").out.strip()
     assert device == swap.device
-    (loop,) = loops.loop_devices(str(swap.file))
+    (loop,) = [loop for loop in loops.attached() if loop.device == device]
     assert loop.dio
     assert loops.swap_devices()[device].priority == 7
     assert swap.mountpoint.stat().st_mode & 0o777 == 0o700
@@ -476,7 +476,7 @@ def test_a_daemon_that_was_killed_and_its_mount_taken_away(swap: Swap) -> None:
     system.unmount(str(swap.mountpoint), lazy=True)
     assert f"tmemfs: {swap.name}: cleared away; " in swap.off("--force").err
     swap.mountpoint.rmdir()
-    assert not [loop for loop in loops.loop_devices("/") if loop.path.endswith(swap.name)]
+    assert not [loop for loop in loops.attached() if loop.path.endswith(swap.name)]
 
 
 def test_a_daemon_that_was_stopped_goes_on(

@@ -1,8 +1,8 @@
 """Who keeps a mount from being taken away.
 
 Nothing here asks the mounted filesystem: an open file is recognised by the mount id in fdinfo
-(proc(5)), a mapping by its device number, a loop device by its path, another mount by its parent.
-What the caller may not look at, other users' processes above all, is left out.
+(proc(5)), a mapping by its device number, a loop device by the filesystem of its file, another
+mount by its parent. What the caller may not look at, other users' processes above all, is left out.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ def _mounts(mount: Mount) -> Iterator[Holder]:
 
 def refuse_swap(mount: Mount, *, stale: bool) -> None:
     """Raise MountFailure where something on `mount` is swap."""
-    on = [loop for loop in loops.loop_devices(mount.mountpoint) if loops.swaps_on(loop.path)]
-    if on:
-        force = " --force" if stale else ""
-        where = shlex.quote(mount.mountpoint)
-        raise MountFailure(
-            f"{mount.mountpoint}: is in use as swap ({on[0].device}); first "
-            f"'tmemfs swapoff {os.path.basename(on[0].path)} --mountpoint {where}{force}'"
-        )
+    for loop in loops.on(mount.device):
+        for swap in loops.swaps_of_loop(loop):
+            force = " --force" if stale else ""
+            where = shlex.quote(mount.mountpoint)
+            raise MountFailure(
+                f"{mount.mountpoint}: is in use as swap ({swap.device}); first "
+                f"'tmemfs swapoff {os.path.basename(loop.path)} --mountpoint {where}{force}'"
+            )
 
 
 def _loop_devices(mount: Mount) -> Iterator[Holder]:
-    for loop in loops.loop_devices(mount.mountpoint):
+    for loop in loops.on(mount.device):
         with suppress(OSError):  # detached since
             yield Holder(f"loop device {loop.device}", f"on {loop.path}, {_use_of_loop(loop)}")
 
 
 def _use_of_loop(loop: Loop) -> str:
     device = loop.device
-    if device in loops.swap_devices():
-        return f"used as swap (swapoff {device} first)"
+    for swap in loops.swaps_of_loop(loop):
+        return f"used as swap (swapoff {swap.device} first)"
     mounted = [mount.mountpoint for mount in system.read_mounts() if mount.source == device]
     if mounted:
         return f"mounted at {mounted[0]}"

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from tmemfs import loops, system
 from tmemfs.cli import preflight, swaptools, trial, watermarks
+from tmemfs.cli.figures import VOLUMES
 from tmemfs.errors import TmemfsError
+from tmemfs.loops import SwapDevice
 from tmemfs.units import format_size
 
 LOOP_CONTROL = "/dev/loop-control"
@@ -196,8 +198,8 @@ def zswap() -> Finding:
 
 def other_swap() -> Finding:
     """What the kernel may use before, or instead."""
-    swaps = loops.swap_devices().values()
-    others = [swap for swap in swaps if not _on_a_volume(swap.device)]
+    ours = {swap.device for swap in _swaps_on_volumes()}
+    others = [swap for swap in loops.swap_devices().values() if swap.device not in ours]
     if not others:
         return Finding(Level.OK, "other swap", "there is none")
     names = ", ".join(f"{swap.device} (priority {swap.priority})" for swap in others)
@@ -208,9 +210,12 @@ def other_swap() -> Finding:
     )
 
 
-def _on_a_volume(device: str) -> bool:
-    marker = "/.tmemfs/swap/"
-    return any(loop.device == device and marker in loop.path for loop in loops.loop_devices("/"))
+def _swaps_on_volumes() -> Iterator[SwapDevice]:
+    devices = {mount.device for mount in system.tmemfs_mounts()}
+    for loop in loops.attached():
+        # One on a mount that is out of sight is known by its path only.
+        if any(map(loop.is_on, devices)) or f"/{VOLUMES}/" in loop.path:
+            yield from loops.swaps_of_loop(loop)
 
 
 def hibernation() -> Finding:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tmemfs import config as options
 from tmemfs import system
-from tmemfs.cli import background, logs, preflight
+from tmemfs.cli import background, locks, logs, preflight
 from tmemfs.cli.parser import Parser
 from tmemfs.config import MountConfig
 from tmemfs.errors import SystemFailure
@@ -126,12 +126,19 @@ def parser() -> Parser:
 def run(arguments: argparse.Namespace) -> int:
     """Mount, and return when the mount answers, or with -f when it has ended."""
     asked = configuration(arguments)
-    config = preflight.check(asked)
-    if config.foreground:
-        logs.to_stderr(debug=config.debug)
-        serve(config, lambda: _announce(config, arguments.verbose))
-        return 0
-    background.start(lambda ready: serve(config, ready))
+    # Until the mount is there for others to see.
+    with locks.locked(asked.mountpoint) as lock:
+        config = preflight.check(asked)
+        if config.foreground:
+
+            def ready() -> None:
+                lock.release()
+                _announce(config, arguments.verbose)
+
+            logs.to_stderr(debug=config.debug)
+            serve(config, ready)
+            return 0
+        background.start(lambda ready: serve(config, ready))
     _announce(config, arguments.verbose)
     return 0
 

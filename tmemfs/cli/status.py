@@ -9,7 +9,6 @@ from tmemfs import loops, system
 from tmemfs.cli import columns, table
 from tmemfs.cli.columns import Row
 from tmemfs.cli.figures import (
-    VOLUMES,
     Figures,
     find_mount,
     lacking_steps,
@@ -18,6 +17,7 @@ from tmemfs.cli.figures import (
     volumes_of,
 )
 from tmemfs.cli.parser import Parser
+from tmemfs.cli.swapvolume import Volume
 from tmemfs.errors import TmemfsError, UsageError
 from tmemfs.system import Mount
 
@@ -105,12 +105,11 @@ def _collect(mounts: list[Mount]) -> tuple[list[Row], list[TmemfsError]]:
 
 def _with_device(mount: Mount, volume: Figures) -> Figures:
     """`volume` with what the kernel makes of it: loop devices, and swap on them."""
-    file = f"{mount.mountpoint}/{VOLUMES}/{volume['name']}"
-    found = loops.loop_devices(file)
+    found = Volume(volume["name"], mount.mountpoint, private=False).loops()
     if not found:
         return volume
     seen: Figures = {"device": ",".join(loop.device for loop in found)}
-    swaps = loops.swaps_on(file)
+    swaps = [swap for loop in found for swap in loops.swaps_of_loop(loop)]
     if swaps:
         seen["used"] = sum(swap.used for swap in swaps)
         seen["priority"] = max(swap.priority for swap in swaps)

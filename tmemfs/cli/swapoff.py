@@ -11,12 +11,12 @@ import sys
 import time
 
 from tmemfs import loops, system
-from tmemfs.cli import swaptools, swapvolume
+from tmemfs.cli import locks, swaptools, swapvolume
 from tmemfs.cli.interrupts import undoing
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.swapvolume import Volume
 from tmemfs.errors import Interrupted, SwapFailure
-from tmemfs.loops import SwapDevice
+from tmemfs.loops import Loop, SwapDevice
 from tmemfs.system import MountState
 from tmemfs.units import format_size
 
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Turn the swap off; 0 when nothing is left of it."""
     swapvolume.check_root()
     name, where = arguments.name, arguments.mountpoint
-    volume = swapvolume.at(name, where) if where else swapvolume.in_use(name)
+    volume = swapvolume.in_use(name, where)
     state = swapvolume.state(volume)
     if state is MountState.SILENT:
         raise SwapFailure(
@@ -83,10 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
         )
     os.chdir("/")  # this process must not be who holds the mount
     if state is MountState.STALE:
-        _clear_away(volume, force=arguments.force)
+        with locks.locked(volume.mountpoint):
+            _clear_away(volume, force=arguments.force)
         return 0
     if not volume.loops() and not volume.private:
         raise SwapFailure(f"{name}: no loop device is on {volume.file}")
+    # Takes as long as it takes; who comes meanwhile sees that it is on, and need not wait.
     for swap in volume.swaps():
         if not arguments.anyway:
             check_room(swap)
@@ -95,16 +97,23 @@ def run(arguments: argparse.Namespace) -> int:
     if swapvolume.state(volume) is MountState.STALE:
         _note(True, f"{name}: the daemon ended meanwhile; what had not come back by then is lost")
     # What comes now takes no time, and half of it is of no use.
-    with undoing() as undo, undo.held():
+    with locks.locked(volume.mountpoint), undoing() as undo, undo.held():
         for loop in volume.loops():
+            _refuse_swap(loop)
             if not volume.private:
                 swaptools.discard(loop)
-        swaptools.detach(volume.file)
+            swaptools.detach(loop)
         if volume.private:
             swapvolume.take_mount_away(volume)
             volume.remove_directory()
             _note(arguments.verbose, f"{volume.mountpoint} is unmounted, its daemon has ended")
     return 0
+
+
+def _refuse_swap(loop: Loop) -> None:
+    """Raise SwapFailure where somebody has turned it on again meanwhile."""
+    for swap in loops.swaps_of_loop(loop):
+        raise SwapFailure(f"{swap.device}: is swap again, and stays")
 
 
 def check_room(swap: SwapDevice) -> None:
@@ -213,9 +222,9 @@ def _clear_away(volume: Volume, *, force: bool) -> None:
     with undoing() as undo, undo.held():
         for swap in swaps:
             _off_dead(swap)
-        swaptools.detach(volume.file)
-        mount = volume.mount
-        if mount is not None and mount.fstype == system.FSTYPE:
+        for loop in volume.loops():
+            swaptools.detach(loop)
+        if volume.mount is not None:
             system.unmount(volume.mountpoint, lazy=True)
         if volume.private:
             volume.remove_directory()

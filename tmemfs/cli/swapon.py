@@ -8,11 +8,20 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from tmemfs import config as options
-from tmemfs import system
-from tmemfs.cli import background, mount, preflight, swaptools, swapvolume, units, watermarks
+from tmemfs import loops, system
+from tmemfs.cli import (
+    background,
+    locks,
+    mount,
+    overflowfile,
+    preflight,
+    swaptools,
+    swapvolume,
+    units,
+    watermarks,
+)
 from tmemfs.cli.figures import find_mount, lacking_steps, read_figures, volumes_of
 from tmemfs.cli.interrupts import SIGNALS, Undo, undoing
 from tmemfs.cli.parser import Parser
@@ -120,19 +129,33 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.print_units:
         print(units.filled_in(configuration(arguments), arguments), end="")
         return 0
-    steps = _Steps(arguments)
+    swapvolume.check_root()
     config = None if arguments.mountpoint else configuration(arguments)
-    volume = _offered(arguments) if config is None else Volume.of_its_own(arguments.name)
+    volume = (
+        swapvolume.at(arguments.name, arguments.mountpoint)
+        if config is None
+        else Volume.of_its_own(arguments.name)
+    )
+    # What is found out before anything is changed must hold until it is.
+    with locks.locked(volume.mountpoint):
+        loop = _turn_on(arguments, volume, config)
+    warn(volume)
+    print(loop.device)
+    return 0
+
+
+def _turn_on(arguments: argparse.Namespace, volume: Volume, config: MountConfig | None) -> Loop:
+    if config is None:
+        _check_offered(arguments, volume)
     _check_machine(volume)
+    steps = _Steps(arguments)
     with undoing() as undo:
         if config is not None:
             steps.mount(undo, volume, config)
         loop = steps.attach(undo, volume)
-        steps.swap_on(undo, volume, loop)
+        steps.swap_on(undo, loop)
         undo.pop_all()
-    warn(volume)
-    print(loop.device)
-    return 0
+    return loop
 
 
 # --- what is looked at before anything is changed --------------------------------------------
@@ -173,12 +196,10 @@ def configuration(arguments: argparse.Namespace) -> MountConfig:
     return options.parse_mount(place, place, words, as_root=True)
 
 
-def _offered(arguments: argparse.Namespace) -> Volume:
-    """The volume of a mount that is there already, which must be as it was asked for."""
+def _check_offered(arguments: argparse.Namespace, volume: Volume) -> None:
+    """Whether a mount that is there already has the volume, as it was asked for."""
     name, where = arguments.name, arguments.mountpoint
-    volume = swapvolume.at(name, where)
-    figures = read_figures(find_mount(volume.mountpoint))
-    volumes = volumes_of(figures)
+    volumes = volumes_of(read_figures(find_mount(volume.mountpoint)))
     if name not in volumes:
         raise UsageError.unknown(f"swap volume of {where}", name, volumes)
     size, overflow = (volumes[name].get(key) for key in ("size", "overflow"))
@@ -188,12 +209,10 @@ def _offered(arguments: argparse.Namespace) -> Volume:
         raise UsageError(
             f"--overflow: {name} of {where} has {overflow or 'none'}; give it to 'tmemfs mount'"
         )
-    return volume
 
 
 def _check_machine(volume: Volume) -> None:
     """Whether this machine can do it at all, and has not done so already."""
-    swapvolume.check_root()
     for tool in swaptools.TOOLS:
         swaptools.find(tool)
     preflight.check_device()
@@ -204,7 +223,7 @@ def _check_machine(volume: Volume) -> None:
             f"{LOOP_CONTROL}: there are no loop devices here ({exc.strerror}); try 'modprobe loop'"
         ) from None
     for loop in volume.loops():
-        use = "is on already" if volume.swaps() else "has a loop device already"
+        use = "is on already" if loops.swaps_of_loop(loop) else "has a loop device already"
         raise SwapFailure(f"{volume.name}: {use}: {loop.device}")
     if volume.private and volume.mount is not None:
         if system.probe(volume.mountpoint) is not system.MountState.STALE:
@@ -249,34 +268,38 @@ class _Steps:
     def mount(self, undo: Undo, volume: Volume, config: MountConfig) -> None:
         """Mount an empty directory over itself, served by a daemon in the background."""
         (spec,) = config.swaps
-        overflow = spec.overflow
-        if overflow is not None:
-            check_overflow(overflow, spec.size)
-            if not os.path.exists(overflow):
-                undo.callback(_whatever_happens, lambda: _remove(overflow))
-        undo.callback(volume.remove_directory)
+        if spec.overflow is not None:
+            check_overflow(spec.overflow, spec.size)
+            with undo.held():
+                made = overflowfile.make(spec.overflow)
+                if made is not None:
+                    undo.callback(_whatever_happens, lambda: overflowfile.remove(made))
+        with undo.held():
+            if volume.make_directory():
+                undo.callback(volume.remove_directory)
+        # There was no mount when this was looked at, and nobody else makes one while it is locked.
         undo.callback(_whatever_happens, lambda: swapvolume.take_mount_away(volume))
-        volume.make_directory()
         checked = preflight.check(config)
         background.start(lambda ready: _serve(checked, ready))
         self._say(f"{volume.mountpoint} is mounted, with a budget of {format_size(config.budget)}")
 
     def attach(self, undo: Undo, volume: Volume) -> Loop:
         """Put a loop device on the file of the volume."""
-        undo.callback(_whatever_happens, lambda: swaptools.detach(volume.file))
         with undo.held():
             loop = swaptools.attach(volume.file)
+            undo.callback(_whatever_happens, lambda: swaptools.detach(loop))
         self._say(f"{loop.device} is on {volume.file}")
         return loop
 
-    def swap_on(self, undo: Undo, volume: Volume, loop: Loop) -> None:
+    def swap_on(self, undo: Undo, loop: Loop) -> None:
         """Make it swap."""
         with undo.held():
-            self._say(swaptools.make_swap(loop.device, volume.name).partition("\n")[0])
+            said = swaptools.make_swap(loop.device, self.arguments.name)
+        self._say(said.partition("\n")[0])
         policy = self._discard_policy(loop)
 
         def off() -> None:
-            for swap in volume.swaps():
+            for swap in loops.swaps_of_loop(loop):
                 swaptools.run("swapoff", swap.device)
 
         undo.callback(_whatever_happens, off)
@@ -320,11 +343,6 @@ def _serve(config: MountConfig, ready: Callable[[], None]) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     mount.serve(config, ready)
-
-
-def _remove(file: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(file)
 
 
 def _whatever_happens(step: Callable[[], None]) -> None:

@@ -75,9 +75,9 @@ def failure(tool: str, what: str, said: bytes, code: int) -> str:
 def attach(file: str) -> Loop:
     """A loop device on `file`, with direct I/O. Raises SwapFailure, and then there is none."""
     device = run("losetup", "--find", "--show", "--direct-io=on", file)
-    (loop,) = [loop for loop in loops.loop_devices(file) if loop.device == device]
+    (loop,) = [loop for loop in loops.attached() if loop.device == device]
     if not loop.dio:
-        detach(file)
+        detach(loop)
         raise SwapFailure(
             f"{device}: the kernel gives no direct I/O on {file}, "
             "and without it would keep a second copy of every page"
@@ -85,14 +85,13 @@ def attach(file: str) -> Loop:
     return loop
 
 
-def detach(file: str) -> None:
-    """Take away all loop devices on `file`; returns when they are gone. None is no error."""
+def detach(loop: Loop) -> None:
+    """Take a loop device away from its file; returns when it is gone. Gone already is no error."""
     deadline = time.monotonic() + DETACH_SECONDS
-    for loop in loops.loop_devices(file):
-        run("losetup", "--detach", loop.device)
-    while left := loops.loop_devices(file):
+    loops.detach(loop)
+    while loops.is_attached(loop):
         if time.monotonic() > deadline:
-            raise SwapFailure(f"{left[0].device}: cannot be detached, something else has it open")
+            raise SwapFailure(f"{loop.device}: cannot be detached, something else has it open")
         time.sleep(0.02)
 
 

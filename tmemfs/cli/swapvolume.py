@@ -1,33 +1,40 @@
 """Which swap volume of which mount is meant by a name, and the mount that is its own.
 
 `tmemfs swapon` gives a volume a mount of its own under /run/tmemfs unless it is told of another
-one; `tmemfs swapoff` takes that one away again, and never another.
+one; `tmemfs swapoff` takes that one away again, and never another. A mount may have been moved
+since, or taken out of sight: what stays is the number of its filesystem.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from tmemfs import loops, system
-from tmemfs.cli import umount
-from tmemfs.cli.figures import VOLUMES, find_mount
-from tmemfs.errors import NotPermitted, SwapFailure, UsageError
-from tmemfs.loops import Loop, SwapDevice
+from tmemfs.cli import locks, umount
+from tmemfs.cli.figures import VOLUMES, find_mount, visible_mounts
+from tmemfs.errors import MountFailure, NotPermitted, SwapFailure, UsageError
+from tmemfs.loops import Loop, Number, SwapDevice
 from tmemfs.system import Mount, MountState
 
-PRIVATE = "/run/tmemfs"
+PRIVATE = locks.PLACE
 HELD_SECONDS = 10.0  # who looks into a private mount is soon gone
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """The swap volume `name` of the mount at `mountpoint`, which may not be there yet."""
+    """The swap volume `name` of the mount at `mountpoint`, which may not be there yet.
+
+    Where the mount is out of sight, taken away lazily or in another mount namespace, `hidden` is
+    the number of its filesystem, and `mountpoint` is where it was as far as that can be told.
+    """
 
     name: str
     mountpoint: str
     private: bool
+    hidden: Number | None = None
 
     @classmethod
     def of_its_own(cls, name: str) -> Volume:
@@ -41,29 +48,53 @@ class Volume:
 
     @property
     def mount(self) -> Mount | None:
-        """What is mounted at its mountpoint."""
-        return system.mount_at(self.mountpoint)
+        """The mount of tmemfs at its mountpoint."""
+        mount = None if self.hidden else system.mount_at(self.mountpoint)
+        return mount if mount is not None and mount.fstype == system.FSTYPE else None
 
     def loops(self) -> list[Loop]:
         """The loop devices on it."""
-        return loops.loop_devices(self.file)
+        if self.hidden is not None:
+            return [loop for loop in loops.on(self.hidden) if self._is_named_by(loop)]
+        mount = self.mount
+        found = loops.on(mount.device) if mount is not None else []
+        inode = self._inode() if found else None
+        if inode is None:
+            return [loop for loop in found if self._is_named_by(loop)]
+        return [loop for loop in found if loop.file is not None and loop.file.inode == inode]
 
     def swaps(self) -> list[SwapDevice]:
         """What is swap on it."""
-        return loops.swaps_on(self.file)
+        return [swap for loop in self.loops() for swap in loops.swaps_of_loop(loop)]
 
-    def make_directory(self) -> None:
-        """Make the directory of the private mount, for root alone: nobody else may hold it."""
+    def make_directory(self) -> bool:
+        """Make the directory of the private mount, for root alone; say whether it was not there.
+
+        For root alone, so that nobody else may hold the mount.
+        """
         os.makedirs(PRIVATE, mode=0o755, exist_ok=True)
-        with suppress(FileExistsError):
+        try:
             os.mkdir(self.mountpoint, mode=0o700)
+        except FileExistsError:
+            return False
+        return True
 
     def remove_directory(self) -> None:
         """Remove what `make_directory` made; not what is not empty, nor what is not there."""
-        if self.mount is None:
-            with suppress(OSError):
-                os.rmdir(self.mountpoint)
-                os.rmdir(PRIVATE)
+        with suppress(OSError):
+            os.rmdir(f"{PRIVATE}/{self.name}")
+            os.rmdir(PRIVATE)
+
+    def _inode(self) -> int | None:
+        """The inode of its file, where the daemon answers."""
+        try:
+            return system.within(system.ANSWER_SECONDS, lambda: os.stat(self.file)).st_ino
+        except OSError:
+            return None
+
+    def _is_named_by(self, loop: Loop) -> bool:
+        """Whether the path of the file of a loop device ends as ours does."""
+        return loop.path.endswith(f"/{VOLUMES}/{self.name}")
 
 
 def check_root() -> None:
@@ -78,34 +109,60 @@ def at(name: str, mountpoint: str) -> Volume:
     return Volume(name, mount.mountpoint, private=False)
 
 
-def in_use(name: str) -> Volume:
-    """The volume that `name` means where no mountpoint was given.
+def in_use(name: str, mountpoint: str | None = None) -> Volume:
+    """The volume that is meant by `name`, of the mount at `mountpoint` if one was given.
 
-    That of a private mount if there is one, else the only one that has a loop device. Raises
-    SwapFailure where there is none, and UsageError where there are several.
+    Without: that of a private mount if there is one, else the only one that has a loop device. With
+    a mountpoint where nothing is mounted any more: the only one on a mount that is out of sight.
+    Raises SwapFailure or MountFailure where there is none, and UsageError where there are several.
     """
-    own = Volume.of_its_own(name)
-    mount = own.mount
-    if mount is not None and mount.fstype == system.FSTYPE:
-        return own
-    end = f"/{VOLUMES}/{name}"
-    places = {
-        loop.path.removesuffix(end) for loop in loops.loop_devices("/") if loop.path.endswith(end)
-    }
-    if len(places) > 1:
-        several = ", ".join(sorted(places))
+    if mountpoint is not None:
+        try:
+            return at(name, mountpoint)
+        except MountFailure:
+            found = [volume for volume in _with_loops(name) if volume.hidden]
+            if not found:
+                raise
+    else:
+        own = Volume.of_its_own(name)
+        if own.mount is not None:
+            return own
+        found = list(_with_loops(name))
+    if len(found) > 1:
+        several = ", ".join(sorted(volume.mountpoint for volume in found))
         raise UsageError(f"{name}: several mounts have it ({several}); name one by --mountpoint")
-    if not places:
+    if not found:
         raise SwapFailure(
             f"{name}: is not on: no loop device is on a volume of this name{_others()}"
         )
-    return Volume(name, places.pop(), private=False)
+    return found[0]
+
+
+def _with_loops(name: str) -> Iterator[Volume]:
+    """The volumes of this name that have a loop device, in sight or not."""
+    in_sight = {mount.device: mount for mount in reversed(visible_mounts())}
+    hidden: dict[Number, Volume] = {}
+    used = set()
+    for loop in loops.attached():
+        devices = [device for device in in_sight if loop.is_on(device)]
+        used.update(devices)
+        place = loop.path.removesuffix(f"/{VOLUMES}/{name}")
+        if not devices and loop.file is not None and place != loop.path:
+            where = place or f"out of sight, on {loop.device}"
+            hidden[loop.file.device] = Volume(name, where, False, hidden=loop.file.device)
+    for mount in in_sight.values():
+        private = mount.source == Volume.of_its_own(name).mountpoint
+        volume = Volume(name, mount.mountpoint, private)
+        if mount.device in used and volume.loops():
+            yield volume
+    yield from hidden.values()
 
 
 def state(volume: Volume) -> MountState:
     """Whether the daemon of the volume serves it; it does not where the mount is gone."""
-    mount = volume.mount
-    if mount is None or mount.fstype != system.FSTYPE:
+    if volume.hidden is not None:
+        return _state_of_devices(volume.loops())
+    if volume.mount is None:
         return MountState.STALE
     return system.probe(volume.mountpoint)
 
@@ -113,7 +170,7 @@ def state(volume: Volume) -> MountState:
 def take_mount_away(volume: Volume) -> None:
     """Unmount the private mount and wait until its daemon has ended; none is no error."""
     mount = volume.mount
-    if mount is None or mount.fstype != system.FSTYPE:
+    if mount is None:
         return
     served = system.probe(volume.mountpoint)
     if served is MountState.STALE:
@@ -122,7 +179,19 @@ def take_mount_away(volume: Volume) -> None:
         umount.take_away(mount, served, held=HELD_SECONDS)
 
 
+def _state_of_devices(found: list[Loop]) -> MountState:
+    """What reading says, where no path leads to the mount.
+
+    In several places, because one page, but not all, may be unreadable for another reason.
+    """
+    try:
+        readable = [system.within(system.ANSWER_SECONDS, loop.is_readable) for loop in found]
+    except TimeoutError:
+        return MountState.SILENT
+    return MountState.ALIVE if any(readable) else MountState.STALE
+
+
 def _others() -> str:
     marker = f"/{VOLUMES}/"
-    names = {os.path.basename(loop.path) for loop in loops.loop_devices("/") if marker in loop.path}
+    names = {os.path.basename(loop.path) for loop in loops.attached() if marker in loop.path}
     return f"; there is {', '.join(sorted(names))}" if names else ""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from tmemfs import system
-from tmemfs.cli import holders
+from tmemfs.cli import holders, locks
 from tmemfs.cli.figures import find_mount, read_figures
 from tmemfs.cli.holders import Holder, find_holders
 from tmemfs.cli.parser import Parser
@@ -68,18 +68,27 @@ def run(arguments: argparse.Namespace) -> int:
     os.chdir("/")  # this process must not be who holds it
     state = system.probe(mount.mountpoint)
     if arguments.lazy or state is MountState.STALE:
-        # Out of sight, what is swapped out would be out of reach, too.
-        holders.refuse_swap(mount, stale=state is MountState.STALE)
-    if state is MountState.STALE:
-        system.unmount(mount.mountpoint, lazy=True)
-        _say(f"{mount.mountpoint}: cleared away a stale mount whose daemon was gone")
-    elif arguments.lazy:
-        found = find_holders(mount)
-        system.unmount(mount.mountpoint, lazy=True)
-        _name(found)
+        _out_of_sight(mount, state)
     else:
         take_away(mount, state, timeout or 0.0, END_SECONDS if timeout is None else timeout)
     return 0
+
+
+def _out_of_sight(mount: Mount, state: MountState) -> None:
+    """Unmount what may be in use. Raises MountFailure where it is in use as swap.
+
+    What is swapped out would be out of reach, too.
+    """
+    stale = state is MountState.STALE
+    # Or swap would be turned on after it was looked for.
+    with locks.locked(mount.mountpoint):
+        _check_still_there(mount)
+        holders.refuse_swap(mount, stale=stale)
+        found = [] if stale else find_holders(mount)
+        system.unmount(mount.mountpoint, lazy=True)
+    if stale:
+        _say(f"{mount.mountpoint}: cleared away a stale mount whose daemon was gone")
+    _name(found)
 
 
 def take_away(mount: Mount, state: MountState, held: float, ending: float = END_SECONDS) -> None:
@@ -120,7 +129,9 @@ def _unmount_waiting(mount: Mount, seconds: float) -> None:
     named = False
     while True:
         try:
-            return system.unmount(mount.mountpoint)
+            with locks.locked(mount.mountpoint):
+                _check_still_there(mount)
+                return system.unmount(mount.mountpoint)
         except OSError as exc:
             if exc.errno != errno.EBUSY:
                 raise
@@ -131,6 +142,13 @@ def _unmount_waiting(mount: Mount, seconds: float) -> None:
         if left <= 0:
             raise MountFailure(_busy_message(mount, seconds))
         time.sleep(min(RETRY_SECONDS, left))
+
+
+def _check_still_there(mount: Mount) -> None:
+    """Raise MountFailure where another command took the mount away, and maybe made a new one."""
+    now = system.mount_at(mount.mountpoint)
+    if now is None or now.mount_id != mount.mount_id:
+        raise MountFailure(f"{mount.mountpoint}: was unmounted by somebody else meanwhile")
 
 
 def _busy_message(mount: Mount, seconds: float) -> str:
@@ -145,8 +163,17 @@ def _await_end(mount: Mount, daemon: int, seconds: float) -> None:
     if not poll.poll(seconds * 1000):
         raise MountFailure(
             f"{mount.mountpoint}: is unmounted, but its daemon did not end within {seconds:g} "
-            "seconds; it goes on while another mount namespace has the mount"
+            f"seconds; {_why_it_goes_on(mount)}"
         )
+
+
+def _why_it_goes_on(mount: Mount) -> str:
+    for process, other in system.mounts_of(mount.device):
+        if process is None:
+            return f"it goes on, since it is mounted at {other.mountpoint} as well"
+        return f"it goes on while the mount namespace of process {process} has the mount"
+    unseen = "" if os.geteuid() == 0 else ", or a mount namespace of somebody else has the mount"
+    return f"it is still writing out what it was given, or waits for its source{unseen}"
 
 
 def _name(holders: Iterable[Holder]) -> None:
