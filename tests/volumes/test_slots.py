@@ -3,8 +3,10 @@
 import os
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -105,8 +107,38 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     refused(tmp_path / "pipe", "pipe: ")
     refused(Path("/dev/null"), "null: ")
     os.symlink("nowhere", tmp_path / "link")
-    refused(tmp_path / "link", "No such file")
+    refused(tmp_path / "link", "is a symbolic link to what is not there: No such file")
+    assert os.readlink(tmp_path / "link") == "nowhere"
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_who_has_it_keeps_its_name(tmp_path: Path) -> None:
+    """Others make the file at the same time, fail, and remove what they made."""
+    path = tmp_path / "f"
+    too_many = 1 << 50
+    done = threading.Event()
+
+    def fail() -> None:
+        while not done.is_set():
+            with pytest.raises(MountFailure):
+                open_slots(str(path), too_many)
+
+    with ThreadPoolExecutor(3) as threads:
+        failing = [threads.submit(fail) for _ in range(3)]
+        try:
+            had = 0
+            while had < 20:
+                assert not any(thread.done() for thread in failing)
+                with suppress(MountFailure):  # one of the others has it
+                    fd = open_slots(str(path), 1)
+                    had += 1
+                    assert os.path.samestat(os.fstat(fd), os.stat(path))
+                    os.unlink(path)
+                    os.close(fd)
+        finally:
+            done.set()
+        assert [thread.result() for thread in failing] == [None] * 3
+    assert not path.exists()
 
 
 # --- a filesystem --------------------------------------------------------------------------------
@@ -164,6 +196,14 @@ def test_a_filesystem_without_direct_io(tmp_path: Path) -> None:
         assert not (place / "f").exists()
         (place / "f").touch(0o600)
         refused(place / "f", "has no direct I/O")
+
+
+@root
+def test_what_is_in_memory_itself(tmp_path: Path) -> None:
+    with mounted_at(tmp_path / "m", "-t", "tmpfs", "tmpfs") as place:
+        # Before Linux 6.6 it has no direct I/O either.
+        refused(place / "f", r"is in memory \(tmpfs\), and the overflow is for|has no direct I/O")
+        assert not (place / "f").exists()
 
 
 @root

@@ -6,10 +6,12 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import stat
 import subprocess
 from contextlib import suppress
 
+from tmemfs import system
 from tmemfs.errors import MountFailure, from_os_error
 from tmemfs.units import format_size
 
@@ -21,12 +23,15 @@ _HEADER = b"tmemfs overflow file, version 1\n".ljust(SLOT, b"\0")
 FIRST = len(_HEADER)
 """where slot 0 begins"""
 
+_IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
+
 
 def open_slots(path: str, slots: int) -> int:
     """Return a descriptor for direct I/O on *path*, which has room for *slots* slots.
 
     A file is made where there is none, and belongs to its owner alone: it holds what was in memory.
-    A block device must be free and empty. Nobody else may have it as an overflow at the same time.
+    A block device must be free and empty, and nothing of it in memory. Nobody else may have it as
+    an overflow at the same time.
     Raises MountFailure, or another TmemfsError where the system says no; nothing has changed then.
     """
     try:
@@ -40,25 +45,56 @@ def open_slots(path: str, slots: int) -> int:
 
 def _open_file(path: str, slots: int) -> int:
     size = FIRST + slots * SLOT
-    is_new = True
+    fd, is_new = _open_locked(path)
     try:
-        fd = _open(path, os.O_CREAT | os.O_EXCL)
-    except FileExistsError:
-        is_new = False
-        fd = _open(path)
-    try:
-        _lock(fd, path)
         if not is_new:
             _check_file(fd, path)
+        _refuse_memory(fd, path)
         _allocate(fd, path, size)
         os.ftruncate(fd, size)
         _write_header(fd)
     except BaseException:
-        os.close(fd)
-        if is_new:
+        if is_new and _is_at(fd, path):
+            # As long as it is locked: nobody else can have it, and use a file without a name.
             os.unlink(path)
+        os.close(fd)
         raise
     return fd
+
+
+def _open_locked(path: str) -> tuple[int, bool]:
+    """A descriptor of the file, which is locked and still has its name; and whether it is new."""
+    while True:
+        is_new = True
+        try:
+            fd = _open(path, os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            is_new = False
+            try:
+                fd = _open(path)
+            except FileNotFoundError as error:
+                if not os.path.islink(path):
+                    continue  # removed meanwhile
+                raise MountFailure(
+                    f"{path}: is a symbolic link to what is not there: {error.strerror}"
+                ) from None
+        try:
+            # One that is new may be another's by now, who opened it before it was locked.
+            _lock(fd, path)
+            if _is_at(fd, path):
+                return fd, is_new
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether an open file is the one that *path* leads to."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _check_file(fd: int, path: str) -> None:
@@ -75,6 +111,26 @@ def _check_file(fd: int, path: str) -> None:
         raise MountFailure(
             f"{path}: others may read it, and it will hold what was in memory; remove it, or make "
             "it yours alone (chown, chmod 600)"
+        )
+
+
+def _refuse_memory(fd: int, path: str) -> None:
+    """Raise MountFailure where what is kept in *path* is in memory, or is swapped out itself."""
+    info = os.fstat(fd)
+    if stat.S_ISBLK(info.st_mode):
+        number = f"{os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
+        name = os.path.basename(os.path.realpath(f"/sys/dev/block/{number}"))
+        in_memory = re.fullmatch(r"z?ram\d+", name) is not None
+        what = f"the device {name}"
+    else:
+        number_of_fs = (os.major(info.st_dev), os.minor(info.st_dev))
+        kinds = {mount.fstype for mount in system.read_mounts() if mount.device == number_of_fs}
+        in_memory = bool(kinds & _IN_MEMORY)
+        what = " ".join(sorted(kinds))
+    if in_memory:
+        raise MountFailure(
+            f"{path}: is in memory ({what}), and the overflow is for what memory does not hold; "
+            "name a file on a disk"
         )
 
 
@@ -97,6 +153,9 @@ def _allocate(fd: int, path: str, size: int) -> None:
 def _open_device(path: str, slots: int) -> int:
     fd = _open(path, os.O_EXCL)  # EBUSY where it is mounted or otherwise in use
     try:
+        if not stat.S_ISBLK(os.fstat(fd).st_mode):
+            raise MountFailure(f"{path}: was a block device a moment ago")
+        _refuse_memory(fd, path)
         needed, size = FIRST + slots * SLOT, os.lseek(fd, 0, os.SEEK_END)
         if size < needed:
             raise MountFailure(
