@@ -124,6 +124,7 @@ def test_a_budget_may_be_a_share_of_the_memory() -> None:
         ("swap=a/b=1M", "swap: 'a/b' cannot be a name"),
         ("swap=..=1M", "swap: '..' cannot be a name"),
         ("swap==1M", "swap: '' cannot be a name"),
+        ("swap=cache=1M", "swap: 'cache' is what the pages of files are called"),
         ("swap=a=60K", "at least 64K"),
         ("swap=a=65537", "a multiple of 4096"),
         ("attr_timeout=soon", "attr_timeout: 'soon' is not a number"),

@@ -81,6 +81,10 @@ class SwapSpec:
             raise UsageError(
                 f"swap: {self.name!r} cannot be a name; use letters, digits, '.', '_' and '-'"
             )
+        if self.name == "cache":
+            raise UsageError(
+                "swap: 'cache' is what the pages of files are called in all figures; choose another"
+            )
         if self.size < SMALLEST_SWAP or self.size % SWAP_PAGE:
             raise UsageError(
                 f"swap: the size of {self.name!r} is {self.size} bytes; it must be a multiple of "

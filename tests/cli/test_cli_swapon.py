@@ -13,6 +13,7 @@ import tmemfs
 from tmemfs import loops, system
 from tmemfs.cli import preflight, swapoff, swapon, swaptools, swapvolume, units, watermarks
 from tmemfs.cli.main import main
+from tmemfs.cli.promise import broken_promise
 from tmemfs.errors import MountFailure, SwapFailure, SystemFailure
 from tmemfs.loops import FileId, Loop, SwapDevice
 
@@ -73,6 +74,11 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str, code: int) -> str:
         (["x", "--size", "1M", "--budget", "1M", "--reserve", "2M"], "more than the budget"),
         (["x", "--mountpoint", "/m", "--print-units"], "omit --mountpoint"),
         ([], "NAME"),
+        ([""], "NAME: is empty"),
+        (["x", "--size", ""], "--size: is empty"),
+        (["x", "--size", "1M", "--overflow", ""], "--overflow: is empty"),
+        (["x", "--size", "1M", "--mountpoint", ""], "--mountpoint: is empty"),
+        (["cache", "--size", "1M"], "swap: 'cache' is what the pages of files are called"),
     ],
 )
 def test_what_cannot_be_meant(
@@ -176,6 +182,30 @@ LINE = (
     "tmemfs: swap0: swap with overflow may stop a machine that runs out of memory as a whole: "
     "'sysctl vm.watermark_boost_factor=0' or 'sysctl vm.min_free_kbytes=65536'\n"
 )
+
+
+@pytest.mark.parametrize(
+    ("volumes", "says"),
+    [
+        ([("a", 900, None)], None),
+        ([("a", 900, "/o"), ("b", 800, None)], None),
+        (
+            [("a", 1000, None)],
+            "1000M can be swapped out, and the budget of 1G holds 938.7M of pages that do not "
+            "compress; when it is full, a machine that is out of memory as a whole stops; "
+            "use --size 938M",
+        ),
+        ([("a", 500, None), ("b", 500, None)], "1000M can be swapped out, and the budget of 1G"),
+        ([("a", 65536, "/o"), ("b", 800, None)], "800M can be swapped out, and the budget of 1G"),
+    ],
+)
+def test_what_a_budget_may_not_hold(
+    volumes: list[tuple[str, int, str | None]], says: str | None
+) -> None:
+    swaps = [{"name": n, "size": size * MIB, "overflow": file} for n, size, file in volumes]
+    figures = {"memory": {"mem_limit": 1 << 30}, "swaps": swaps}
+    line = broken_promise(figures, "; use --size {size}")
+    assert line is None if says is None else (line or "").startswith(says)
 
 
 # --- room for what comes back ----------------------------------------------------------------

@@ -7,11 +7,13 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tmemfs import loops, system
 from tmemfs.cli import preflight, swaptools, trial, watermarks
-from tmemfs.cli.figures import VOLUMES
+from tmemfs.cli.figures import VOLUMES, read_figures, visible_mounts
+from tmemfs.cli.promise import broken_promise
 from tmemfs.errors import TmemfsError
 from tmemfs.loops import SwapDevice
 from tmemfs.units import format_size
@@ -51,6 +53,7 @@ def findings(*, budget: int, overflow: bool) -> Iterator[Finding]:
     yield watermark_boost(overflow=overflow)
     yield zswap()
     yield other_swap()
+    yield from swap_volumes()
     yield hibernation()
     yield overcommit()
     yield memory_cgroup()
@@ -216,6 +219,14 @@ def _swaps_on_volumes() -> Iterator[SwapDevice]:
         # One on a mount that is out of sight is known by its path only.
         if any(map(loop.is_on, devices)) or f"/{VOLUMES}/" in loop.path:
             yield from loops.swaps_of_loop(loop)
+
+
+def swap_volumes() -> Iterator[Finding]:
+    """Whether the budgets of the mounts that are there hold what their volumes promise."""
+    for mount in visible_mounts():
+        with suppress(TmemfsError):  # 'tmemfs status' says what is the matter with it
+            if line := broken_promise(read_figures(mount)):
+                yield Finding(Level.WARNING, "swap volumes", f"{mount.mountpoint}: {line}")
 
 
 def hibernation() -> Finding:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from tmemfs import system
 from tmemfs.cli.figures import (
+    Figures,
     control_file,
     find_mount,
     read_figures,
     refuse_read_only,
+    volumes_of,
     write_control,
 )
 from tmemfs.cli.parser import Parser
+from tmemfs.cli.promise import broken_promise
+from tmemfs.config import SwapSpec, check_budget
 from tmemfs.errors import MountFailure, NotPermitted, UsageError
 from tmemfs.system import Mount
 from tmemfs.units import format_size, parse_size
@@ -59,12 +64,15 @@ def parser() -> Parser:
 def run(arguments: argparse.Namespace) -> int:
     """Print the settings, or change them."""
     mount = find_mount(system.canonical_path(arguments.mountpoint))
-    knobs = _knobs(mount)
+    figures = read_figures(mount)
+    knobs = _knobs(mount, figures)
     if not arguments.settings:
         for name, knob in knobs.items():
             print(f"{name}={_exactly(knob.value)}")
         return 0
     wanted = _wanted(arguments.settings, knobs)
+    if "budget" in wanted:
+        check_budget(wanted["budget"], _swaps(figures))
     refuse_read_only(mount)
     for name in wanted:
         if not os.access(control_file(mount, name), os.W_OK):
@@ -76,11 +84,22 @@ def run(arguments: argparse.Namespace) -> int:
             _write(mount, name, size)
             undo.callback(_put_back, mount, name, knobs[name].value)
         undo.pop_all()
+    if "budget" in wanted and (line := broken_promise(read_figures(mount))):
+        print(f"tmemfs: {mount.mountpoint}: {line}", file=sys.stderr)
     return 0
 
 
-def _knobs(mount: Mount) -> dict[str, Knob]:
-    told = read_figures(mount).get("knobs")
+def _swaps(figures: Figures) -> list[SwapSpec]:
+    """The swap volumes as they were asked for, as far as the daemon tells of them."""
+    return [
+        SwapSpec(name, volume["size"], volume.get("overflow"))
+        for name, volume in volumes_of(figures).items()
+        if "size" in volume
+    ]
+
+
+def _knobs(mount: Mount, figures: Figures) -> dict[str, Knob]:
+    told = figures.get("knobs")
     if not isinstance(told, dict) or not told:
         raise MountFailure(f"{mount.mountpoint}: its daemon is too old to be told by 'tmemfs set'")
     return {name: Knob(knob["value"], knob["least"], knob["most"]) for name, knob in told.items()}

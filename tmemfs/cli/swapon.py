@@ -25,6 +25,7 @@ from tmemfs.cli import (
 from tmemfs.cli.figures import find_mount, lacking_steps, read_figures, volumes_of
 from tmemfs.cli.interrupts import SIGNALS, Undo, undoing
 from tmemfs.cli.parser import Parser
+from tmemfs.cli.promise import broken_promise
 from tmemfs.cli.swapvolume import Volume
 from tmemfs.config import MountConfig
 from tmemfs.errors import MountFailure, SwapFailure, SystemFailure, TmemfsError, UsageError
@@ -41,7 +42,8 @@ The volume has a mount of its own, {swapvolume.PRIVATE}/NAME, whose daemon is st
 that is swap. Its name is printed. Where a step fails, or at Ctrl-C, all steps are undone.
 
 'tmemfs swapoff NAME' takes it back, 'tmemfs status' shows it, and 'tmemfs check' says what this
-machine lacks for it. Without --overflow, a full budget makes the kernel keep its pages in memory.
+machine lacks for it. Without --overflow, a full budget makes the kernel keep its pages in memory;
+where pages that do not compress could fill it, that is said, with a size that would fit.
 
 The daemon holds the memory of its whole budget from the start, which is what makes it safe where
 the whole machine may run out, and about 70M beside it (24M more with --overflow).
@@ -331,6 +333,9 @@ def warn(volume: Volume) -> None:
         return
     for step in lacking_steps(figures):
         _complain(f"{volume.name}: {step['text']}")
+    how = "; use --size {size}, or --overflow FILE" if volume.private else ""
+    if line := broken_promise(figures, how):
+        _complain(f"{volume.name}: {line}")
     if volumes_of(figures).get(volume.name, {}).get("overflow") and watermarks.may_stop():
         _complain(
             f"{volume.name}: swap with overflow may stop a machine that runs out of memory as "
