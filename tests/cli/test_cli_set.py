@@ -56,19 +56,6 @@ def test_one_that_cannot_be_leaves_all_as_they_are(
     assert knobs(place) == ["as it was"] * 2
 
 
-def test_a_budget_that_no_mount_with_such_volumes_could_have(
-    add_mount: Any, figures: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What the daemon would refuse, and so would 'tmemfs mount', with the reason."""
-    figures["swaps"][0]["size"] = 8 << 30
-    place = add_mount(figures=figures | {"knobs": KNOBS})
-    assert main(["set", str(place), "budget=32M"]) == 2
-    assert capsys.readouterr().err == (
-        "tmemfs: budget: 32M is too little for 8G of swap with overflow: to know where its pages "
-        "are takes 22M\n"
-    )
-
-
 def test_a_budget_that_may_not_hold_what_is_promised_is_said(
     add_mount: Any, figures: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,12 +17,10 @@ from tmemfs.cli.figures import (
     find_mount,
     read_figures,
     refuse_read_only,
-    volumes_of,
     write_control,
 )
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.promise import broken_promise
-from tmemfs.config import SwapSpec, check_budget
 from tmemfs.errors import MountFailure, NotPermitted, UsageError
 from tmemfs.system import Mount
 from tmemfs.units import format_size, parse_size
@@ -71,8 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{name}={_exactly(knob.value)}")
         return 0
     wanted = _wanted(arguments.settings, knobs)
-    if "budget" in wanted:
-        check_budget(wanted["budget"], _swaps(figures))
     refuse_read_only(mount)
     for name in wanted:
         if not os.access(control_file(mount, name), os.W_OK):
@@ -87,15 +83,6 @@ def run(arguments: argparse.Namespace) -> int:
     if "budget" in wanted and (line := broken_promise(read_figures(mount))):
         print(f"tmemfs: {mount.mountpoint}: {line}", file=sys.stderr)
     return 0
-
-
-def _swaps(figures: Figures) -> list[SwapSpec]:
-    """The swap volumes as they were asked for, as far as the daemon tells of them."""
-    return [
-        SwapSpec(name, volume["size"], volume.get("overflow"))
-        for name, volume in volumes_of(figures).items()
-        if "size" in volume
-    ]
 
 
 def _knobs(mount: Mount, figures: Figures) -> dict[str, Knob]:
