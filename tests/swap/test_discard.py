@@ -131,3 +131,40 @@ def test_without_the_extension_swap_works_and_keeps_what_it_has(tmp_path: Path) 
         # There is another way, which is to write zeros.
         run("blkdiscard", "--zeroout", device)
         keeps(mount, 0)
+
+
+def test_what_stays_are_the_neighbours_of_pages_in_use(mount: Mounted) -> None:
+    """The kernel discards whole clusters; no cluster without a page in use keeps anything."""
+    device = attached(mount)
+    run("mkswap", device)
+    run("swapon", "--discard", "--priority=32767", device)
+    program = [sys.executable, Path(__file__).with_name("drops_pages.py"), f"{FILL // 2}", "60"]
+    with (
+        MemoryLimit(FILL * MIB // 8) as limit,
+        subprocess.Popen(
+            limit.command(program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as running,
+    ):
+        assert running.stdin is not None
+        assert running.stdout is not None
+
+        def step() -> str:
+            line = running.stdout.readline()  # type: ignore[union-attr]
+            running.stdin.write("\n")  # type: ignore[union-attr]
+            running.stdin.flush()  # type: ignore[union-attr]
+            return str(line)
+
+        assert step() == "filled\n"
+        full = kept(mount)
+        assert step() == "dropped\n"
+        clusters = {int(slot) * 4096 // CLUSTER for slot in step().split()}
+        assert clusters
+
+        def filled() -> set[int]:
+            with open(mount.control / "swap" / "s", "rb") as file:
+                blocks = iter(lambda: file.read(CLUSTER), b"")
+                return {number for number, block in enumerate(blocks) if any(block)}
+
+        # The first has the header.
+        wait_for("the others are discarded", lambda: filled() <= clusters | {0})
+        assert kept(mount) <= (len(clusters) + 1) * CLUSTER < full
