@@ -219,10 +219,43 @@ def test_a_daemon_that_does_not_end_is_a_failure(
 ) -> None:
     write_figures(place, {"pid": os.getpid()})
     assert main(["umount", str(place), "--timeout", "0.01"]) == 32
-    assert capsys.readouterr().err.startswith(
-        f"tmemfs: {place}: is unmounted, but its daemon did not end within 0.01 seconds"
+    assert capsys.readouterr().err == (
+        f"tmemfs: {place}: is unmounted, but its daemon did not end within 0.01 seconds; it is "
+        "still writing out what it was given, or waits for its source\n"
     )
     assert not is_mounted(place)
+
+
+@needs_root
+def test_a_daemon_that_has_another_mount_goes_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_figures(place, {"pid": os.getpid()})
+    (tmp_path / "twice").mkdir()
+    subprocess.run(["mount", "--bind", place, tmp_path / "twice"], check=True)
+    try:
+        assert main(["umount", str(place), "--timeout", "0.01"]) == 32
+    finally:
+        subprocess.run(["umount", tmp_path / "twice"], check=True)
+    assert capsys.readouterr().err.endswith(
+        f"; it goes on, since it is mounted at {tmp_path}/twice as well\n"
+    )
+
+
+@needs_root
+def test_a_daemon_whose_mount_is_in_another_namespace_goes_on(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_figures(place, {"pid": os.getpid()})
+    command = ["unshare", "--mount", "--propagation=private", "sh", "-c", "echo ready; cat"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        assert main(["umount", str(place), "--timeout", "0.01"]) == 32
+        # Of the shell, or of what it runs.
+        assert "; it goes on while the mount namespace of process " in capsys.readouterr().err
 
 
 @needs_root

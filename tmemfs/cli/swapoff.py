@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tmemfs.cli.interrupts import undoing
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.swapvolume import Volume
 from tmemfs.errors import Interrupted, SwapFailure
-from tmemfs.loops import Loop, SwapDevice
+from tmemfs.loops import Loop, Number, SwapDevice
 from tmemfs.system import MountState
 from tmemfs.units import format_size
 
@@ -107,7 +108,21 @@ def run(arguments: argparse.Namespace) -> int:
             swapvolume.take_mount_away(volume)
             volume.remove_directory()
             _note(arguments.verbose, f"{volume.mountpoint} is unmounted, its daemon has ended")
+    if volume.hidden is not None:
+        _say_where_it_is(volume, volume.hidden)
     return 0
+
+
+def _say_where_it_is(volume: Volume, filesystem: Number) -> None:
+    """Name the mount that stays; one that was taken away lazily has ended with its last user."""
+    for process, mount in system.mounts_of(filesystem):
+        if process is not None:
+            inside = f"nsenter --target {process} --mount tmemfs umount"
+            _note(
+                True,
+                f"{volume.name}: is off; its mount stays, in the namespace of process {process}: "
+                f"'{inside} {shlex.quote(mount.mountpoint)}'",
+            )
 
 
 def _refuse_swap(loop: Loop) -> None:

@@ -64,28 +64,28 @@ def run(arguments: argparse.Namespace) -> int:
     timeout = arguments.timeout
     if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
         raise UsageError(f"--timeout: {timeout} is not a number of seconds, 0 or more")
-    mount = find_mount(system.canonical_path(arguments.mountpoint))
+    place = system.canonical_path(arguments.mountpoint)
     os.chdir("/")  # this process must not be who holds it
-    state = system.probe(mount.mountpoint)
-    if arguments.lazy or state is MountState.STALE:
-        _out_of_sight(mount, state)
-    else:
-        take_away(mount, state, timeout or 0.0, END_SECONDS if timeout is None else timeout)
+    # Or swap would be turned on after it was looked for, or a mount made in the place of a stale
+    # one; an unmount that is refused where it is in use needs no lock.
+    with locks.locked(place):
+        mount = find_mount(place)
+        state = system.probe(place)
+        if arguments.lazy or state is MountState.STALE:
+            _put_out_of_sight(mount, stale=state is MountState.STALE)
+            return 0
+    take_away(mount, state, timeout or 0.0, END_SECONDS if timeout is None else timeout)
     return 0
 
 
-def _out_of_sight(mount: Mount, state: MountState) -> None:
+def _put_out_of_sight(mount: Mount, *, stale: bool) -> None:
     """Unmount what may be in use. Raises MountFailure where it is in use as swap.
 
     What is swapped out would be out of reach, too.
     """
-    stale = state is MountState.STALE
-    # Or swap would be turned on after it was looked for.
-    with locks.locked(mount.mountpoint):
-        _check_still_there(mount)
-        holders.refuse_swap(mount, stale=stale)
-        found = [] if stale else find_holders(mount)
-        system.unmount(mount.mountpoint, lazy=True)
+    holders.refuse_swap(mount, stale=stale)
+    found = [] if stale else find_holders(mount)
+    system.unmount(mount.mountpoint, lazy=True)
     if stale:
         _say(f"{mount.mountpoint}: cleared away a stale mount whose daemon was gone")
     _name(found)
@@ -129,9 +129,7 @@ def _unmount_waiting(mount: Mount, seconds: float) -> None:
     named = False
     while True:
         try:
-            with locks.locked(mount.mountpoint):
-                _check_still_there(mount)
-                return system.unmount(mount.mountpoint)
+            return system.unmount(mount.mountpoint)
         except OSError as exc:
             if exc.errno != errno.EBUSY:
                 raise
@@ -142,13 +140,6 @@ def _unmount_waiting(mount: Mount, seconds: float) -> None:
         if left <= 0:
             raise MountFailure(_busy_message(mount, seconds))
         time.sleep(min(RETRY_SECONDS, left))
-
-
-def _check_still_there(mount: Mount) -> None:
-    """Raise MountFailure where another command took the mount away, and maybe made a new one."""
-    now = system.mount_at(mount.mountpoint)
-    if now is None or now.mount_id != mount.mount_id:
-        raise MountFailure(f"{mount.mountpoint}: was unmounted by somebody else meanwhile")
 
 
 def _busy_message(mount: Mount, seconds: float) -> str:
