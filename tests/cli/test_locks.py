@@ -17,9 +17,10 @@ from tmemfs.cli.locks import locked
 from tmemfs.errors import MountFailure, NotPermitted
 
 
+# Of a user: root's place stays when the last lock there is gone.
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the locks are: of a user, so that the directory can be any."""
+    """Where the locks are."""
     place = tmp_path / "place"
     monkeypatch.setattr(locks, "_places", lambda: iter([str(place)]))
     return place

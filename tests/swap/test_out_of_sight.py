@@ -115,6 +115,15 @@ def test_it_is_not_taken_out_of_sight(how: object, mount: Mounted, name: str) ->
         tmemfs("swapoff", name)
 
 
+def test_the_place_that_it_was_moved_from_will_do(mount: Mounted, name: str) -> None:
+    device = tmemfs("swapon", name, "--mountpoint", mount.path).out.strip()
+    with moved(mount):
+        err = tmemfs("swapoff", f"{name}x", "--mountpoint", mount.path, code=32).err
+        assert err == f"tmemfs: {mount.path}: nothing is mounted there\n"
+        tmemfs("swapoff", name, "--mountpoint", mount.path)
+        assert used_swap(device) is None
+
+
 def test_who_holds_a_mount_that_was_moved(mount: Mounted, name: str) -> None:
     device = tmemfs("swapon", name, "--mountpoint", mount.path).out.strip()
     with moved(mount) as elsewhere:

@@ -257,6 +257,27 @@ def test_it_is_on_once(swap: Swap) -> None:
     assert used_swap(device) is not None
 
 
+def test_a_file_that_somebody_has_open(swap: Swap, tmp_path: Path) -> None:
+    """Said at once, where losetup would try for ever."""
+    (tmp_path / "source").mkdir()
+    options = ("--budget=16M", f"--swap={swap.name}=8M")
+    with mounted(tmp_path / "source", tmp_path / "m", *options) as mount:
+        file = mount.control / "swap" / swap.name
+        with open(file, "r+b"):
+            err = run(*COMMAND, "swapon", swap.name, "--mountpoint", mount.path, code=32).err
+        assert err == f"tmemfs: {file}: is in use already, somebody has it open for writing\n"
+        assert loop_devices(file) == []
+
+
+def test_a_size_that_the_budget_may_not_hold(swap: Swap) -> None:
+    err = swap.on("--size", "160M").err
+    assert f"tmemfs: {swap.name}: 160M can be swapped out, and the budget of 160M holds " in err
+    fitting = err.partition("; use --size ")[2].partition(",")[0]
+    swap.off()
+    assert "can be swapped out, and the budget" not in swap.on("--size", fitting).err
+    swap.off()
+
+
 def test_a_mount_that_was_left_is_named_and_taken_away(swap: Swap) -> None:
     swap.on()
     detach(swap.file)

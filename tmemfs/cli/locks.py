@@ -48,8 +48,10 @@ class Lock:
         with suppress(FileNotFoundError):
             os.unlink(self._path)
         os.close(self._fd)
-        with suppress(OSError):  # others have theirs there, or a mount
-            os.rmdir(os.path.dirname(self._path))
+        place = os.path.dirname(self._path)
+        if place != PLACE:  # of a user; in root's, somebody may be about to make a mountpoint
+            with suppress(OSError):  # others have theirs there
+                os.rmdir(place)
 
     def forget(self) -> None:
         """Be no holder of it, in a process that was forked: its parent is."""

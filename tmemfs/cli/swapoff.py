@@ -12,7 +12,7 @@ import sys
 import time
 
 from tmemfs import loops, system
-from tmemfs.cli import locks, swaptools, swapvolume
+from tmemfs.cli import swaptools, swapvolume
 from tmemfs.cli.interrupts import undoing
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.swapvolume import Volume
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     os.chdir("/")  # this process must not be who holds the mount
     if state is MountState.STALE:
-        with locks.locked(volume.mountpoint):
+        with volume.locked():
             _clear_away(volume, force=arguments.force)
         return 0
     if not volume.loops() and not volume.private:
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     if swapvolume.state(volume) is MountState.STALE:
         _note(True, f"{name}: the daemon ended meanwhile; what had not come back by then is lost")
     # What comes now takes no time, and half of it is of no use.
-    with locks.locked(volume.mountpoint), undoing() as undo, undo.held():
+    with volume.locked(), undoing() as undo, undo.held():
         for loop in volume.loops():
             _refuse_swap(loop)
             if not volume.private:

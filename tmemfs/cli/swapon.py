@@ -13,7 +13,6 @@ from tmemfs import config as options
 from tmemfs import loops, system
 from tmemfs.cli import (
     background,
-    locks,
     mount,
     overflowfile,
     preflight,
@@ -139,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
         else Volume.of_its_own(arguments.name)
     )
     # What is found out before anything is changed must hold until it is.
-    with locks.locked(volume.mountpoint):
+    with volume.locked():
         loop = _turn_on(arguments, volume, config)
     warn(volume)
     print(loop.device)

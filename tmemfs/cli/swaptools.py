@@ -5,6 +5,7 @@ The programs are those of util-linux. Whatever they say when they fail becomes o
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -74,6 +75,7 @@ def failure(tool: str, what: str, said: bytes, code: int) -> str:
 
 def attach(file: str) -> Loop:
     """A loop device on `file`, with direct I/O. Raises SwapFailure, and then there is none."""
+    _refuse_open(file)
     device = run("losetup", "--find", "--show", "--direct-io=on", file)
     (loop,) = [loop for loop in loops.attached() if loop.device == device]
     if not loop.dio:
@@ -83,6 +85,20 @@ def attach(file: str) -> Loop:
             "and without it would keep a second copy of every page"
         )
     return loop
+
+
+def _refuse_open(file: str) -> None:
+    """Raise SwapFailure where somebody has the file open for writing, which one may at a time.
+
+    losetup would take it for a loop device that was just given to somebody else, and try again and
+    again.
+    """
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        if exc.errno != errno.EBUSY:
+            raise SwapFailure(f"{file}: {exc.strerror}") from None
+        raise SwapFailure(f"{file}: is in use already, somebody has it open for writing") from None
 
 
 def detach(loop: Loop) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from tmemfs import loops, system
 from tmemfs.cli import locks, umount
-from tmemfs.cli.figures import VOLUMES, find_mount, visible_mounts
-from tmemfs.errors import MountFailure, NotPermitted, SwapFailure, UsageError
+from tmemfs.cli.figures import VOLUMES, find_mount, read_figures, visible_mounts
+from tmemfs.errors import MountFailure, NotPermitted, SwapFailure, TmemfsError, UsageError
 from tmemfs.loops import Loop, Number, SwapDevice
 from tmemfs.system import Mount, MountState
 
@@ -83,7 +83,16 @@ class Volume:
         """Remove what `make_directory` made; not what is not empty, nor what is not there."""
         with suppress(OSError):
             os.rmdir(f"{PRIVATE}/{self.name}")
-            os.rmdir(PRIVATE)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let no other command change what is at its mountpoint; see `locks.locked`."""
+        try:
+            with locks.locked(self.mountpoint):
+                yield
+        finally:
+            with suppress(OSError):  # there are others
+                os.rmdir(PRIVATE)
 
     def _inode(self) -> int | None:
         """The inode of its file, where the daemon answers."""
@@ -113,14 +122,19 @@ def in_use(name: str, mountpoint: str | None = None) -> Volume:
     """The volume that is meant by `name`, of the mount at `mountpoint` if one was given.
 
     Without: that of a private mount if there is one, else the only one that has a loop device. With
-    a mountpoint where nothing is mounted any more: the only one on a mount that is out of sight.
-    Raises SwapFailure or MountFailure where there is none, and UsageError where there are several.
+    a mountpoint where nothing is mounted any more: that of the mount that was moved from there, or
+    the only one on a mount that is out of sight. Raises SwapFailure or MountFailure where there is
+    none, and UsageError where there are several.
     """
     if mountpoint is not None:
         try:
             return at(name, mountpoint)
         except MountFailure:
-            found = [volume for volume in _with_loops(name) if volume.hidden]
+            found = [
+                volume
+                for volume in _with_loops(name)
+                if volume.hidden or _was_at(volume, system.canonical_path(mountpoint))
+            ]
             if not found:
                 raise
     else:
@@ -136,6 +150,15 @@ def in_use(name: str, mountpoint: str | None = None) -> Volume:
             f"{name}: is not on: no loop device is on a volume of this name{_others()}"
         )
     return found[0]
+
+
+def _was_at(volume: Volume, mountpoint: str) -> bool:
+    """Whether the mount of a volume was moved from `mountpoint`, by what its daemon knows."""
+    mount = volume.mount
+    try:
+        return mount is not None and read_figures(mount).get("mountpoint") == mountpoint
+    except TmemfsError:
+        return False
 
 
 def _with_loops(name: str) -> Iterator[Volume]:

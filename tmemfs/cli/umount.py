@@ -65,11 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
     if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
         raise UsageError(f"--timeout: {timeout} is not a number of seconds, 0 or more")
     place = system.canonical_path(arguments.mountpoint)
-    os.chdir("/")  # this process must not be who holds it
     # Or swap would be turned on after it was looked for, or a mount made in the place of a stale
     # one; an unmount that is refused where it is in use needs no lock.
     with locks.locked(place):
         mount = find_mount(place)
+        os.chdir("/")  # this process must not be who holds it
         state = system.probe(place)
         if arguments.lazy or state is MountState.STALE:
             _put_out_of_sight(mount, stale=state is MountState.STALE)
