@@ -23,7 +23,17 @@ FLOORS = [
     {"tmem"},
     {"pages"},
     {"config", "loops", "supervise"},
-    {"errors", "glossary", "notify", "safety", "units", "system", "syscalls", "__init__"},
+    {
+        "blockdevices",
+        "errors",
+        "glossary",
+        "notify",
+        "safety",
+        "units",
+        "system",
+        "syscalls",
+        "__init__",
+    },
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

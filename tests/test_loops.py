@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tmemfs import loops, system
+from tmemfs import blockdevices, loops, system
 from tmemfs.loops import Loop, SwapDevice
 
 SWAPS = """\
@@ -57,7 +57,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (disks / "crypt ed" / "slaves").mkdir()
     (disks / "crypt ed" / "slaves" / "loop2").symlink_to(disks / "loop2")
     (tmp_path / "swaps").write_text(SWAPS)
-    monkeypatch.setattr(loops, "SYS", str(tmp_path / "sys"))
+    monkeypatch.setattr(blockdevices, "SYS", str(tmp_path / "sys"))
     monkeypatch.setattr(loops, "DEV", str(tmp_path / "dev"))
     monkeypatch.setattr(loops, "PROC_SWAPS", str(tmp_path / "swaps"))
     mounts = [mount(OURS, "/m"), mount(OTHER, "/mm"), mount((0, 1), "/")]

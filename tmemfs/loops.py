@@ -12,29 +12,25 @@ import fcntl
 import glob
 import mmap
 import os
-import stat
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-from tmemfs import system
+from tmemfs import blockdevices, system
+from tmemfs.blockdevices import ANSWER_SECONDS, Number, number_of, read_text
 
 DEV = "/dev"
-SYS = "/sys"
 PROC_SWAPS = "/proc/swaps"
-ANSWER_SECONDS = 2.0
 
 _LOOP_CLR_FD = 0x4C01
 _LOOP_GET_STATUS64 = 0x4C05
 _PAGE = 4096
 _PLACES = 8
 _STATUS_BYTES = 232  # struct loop_info64, which begins with device and inode
-
-Number = tuple[int, int]
-"""Major and minor: the number of a block device, or of a filesystem."""
 
 
 class FileId(NamedTuple):
@@ -75,7 +71,9 @@ class Loop:
     def takes_discards(self) -> bool:
         """Whether what is discarded on it reaches the file."""
         with suppress(OSError, ValueError):
-            return int(_text(f"{SYS}/block/{self.name}/queue/discard_max_bytes")) > 0
+            return (
+                int(read_text(f"{blockdevices.SYS}/block/{self.name}/queue/discard_max_bytes")) > 0
+            )
         return False
 
     def is_readable(self) -> bool:
@@ -131,7 +129,7 @@ def swaps_of(device: Number) -> list[SwapDevice]:
     that is on one. Takes no more than some seconds, whoever does not answer. A daemon that asks for
     its own filesystem does so from a thread: the kernel may ask it in turn.
     """
-    below = {swap: set(_below(swap)) for swap in swap_devices().values()}
+    below = {swap: blockdevices.below(swap.device) for swap in swap_devices().values()}
     used = [loop for loop in _listed() if any(loop.number in found for found in below.values())]
     numbers = {loop.number for loop in _identified(used) if loop.is_on(device)}
     return [swap for swap, found in below.items() if found & numbers]
@@ -139,7 +137,9 @@ def swaps_of(device: Number) -> list[SwapDevice]:
 
 def swaps_of_loop(loop: Loop) -> list[SwapDevice]:
     """All swap on one loop device, in the same ways."""
-    return [swap for swap in swap_devices().values() if loop.number in _below(swap)]
+    return [
+        swap for swap in swap_devices().values() if loop.number in blockdevices.below(swap.device)
+    ]
 
 
 def detach(loop: Loop) -> None:
@@ -166,12 +166,13 @@ def is_attached(loop: Loop) -> bool:
 def _identified(loops: Iterable[Loop]) -> list[Loop]:
     # Each in a thread of its own, so that one that is not answered does not hold up the others.
     questions = [(loop, system.Call(partial(_file_of, loop))) for loop in loops]
-    return [replace(loop, file=_answer(question)) for loop, question in questions]
+    deadline = time.monotonic() + ANSWER_SECONDS
+    return [replace(loop, file=_answer(question, deadline)) for loop, question in questions]
 
 
-def _answer(question: system.Call[FileId]) -> FileId | None:
+def _answer(question: system.Call[FileId], deadline: float) -> FileId | None:
     try:
-        return question.result(ANSWER_SECONDS)
+        return question.result(max(deadline - time.monotonic(), 0.0))
     except OSError:  # which a TimeoutError is, too
         return None
 
@@ -185,7 +186,7 @@ def _file_of(loop: Loop) -> FileId:
 def _opened(loop: Loop) -> Iterator[int]:
     fd = os.open(loop.device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if _number(os.fstat(fd).st_rdev) != loop.number:
+        if number_of(os.fstat(fd).st_rdev) != loop.number:
             raise FileNotFoundError(f"{loop.device}: is another device here")
         yield fd
     finally:
@@ -196,69 +197,23 @@ def _status(fd: int) -> FileId:
     status = bytearray(_STATUS_BYTES)
     fcntl.ioctl(fd, _LOOP_GET_STATUS64, status)
     device, inode = struct.unpack_from("=QQ", status)
-    return FileId(_number(device), inode)
-
-
-# --- which device is on which ----------------------------------------------------------------
-
-
-def _below(swap: SwapDevice) -> Iterator[Number]:
-    """The numbers of all block devices that a swap is on, its own and those below it."""
-    todo = _numbers_of(swap)
-    while todo:
-        yield (number := todo.pop())
-        todo += _next_below(number)
-
-
-def _numbers_of(swap: SwapDevice) -> list[Number]:
-    path = swap.device.removesuffix(" (deleted)")
-    with suppress(OSError):
-        info = system.within(ANSWER_SECONDS, lambda: os.stat(path))
-        return [_number(info.st_rdev if stat.S_ISBLK(info.st_mode) else info.st_dev)]
-    with suppress(OSError, ValueError):  # its node is gone, or in another /dev
-        return [_parse_number(_text(f"{SYS}/class/block/{os.path.basename(path)}/dev"))]
-    return []
-
-
-def _next_below(number: Number) -> Iterator[Number]:
-    """The disk that a partition is on, and what a stacked device is made of."""
-    place = f"{SYS}/dev/block/{number[0]}:{number[1]}"
-    files = glob.glob(f"{place}/slaves/*/dev")
-    if os.path.exists(f"{place}/partition"):
-        files.append(f"{place}/../dev")
-    for file in files:
-        with suppress(OSError, ValueError):
-            yield _parse_number(_text(file))
+    return FileId(number_of(device), inode)
 
 
 # --- what is read ----------------------------------------------------------------------------
 
 
 def _listed() -> Iterator[Loop]:
-    directories = glob.glob(f"{SYS}/block/loop*/loop")
+    directories = glob.glob(f"{blockdevices.SYS}/block/loop*/loop")
     for directory in sorted(directories, key=lambda path: (len(path), path)):
         with suppress(OSError, ValueError):  # detached since
             name = directory.split("/")[-2]
-            number = _parse_number(_text(f"{SYS}/block/{name}/dev"))
-            path = _text(f"{directory}/backing_file")
-            yield Loop(f"{DEV}/{name}", number, path, _text(f"{directory}/dio") == "1")
+            number = blockdevices.read_number(f"{blockdevices.SYS}/block/{name}/dev")
+            path = read_text(f"{directory}/backing_file")
+            yield Loop(f"{DEV}/{name}", number, path, read_text(f"{directory}/dio") == "1")
 
 
 def _parse_swap(line: bytes) -> SwapDevice:
     # Filename  Type  Size  Used  Priority, sizes in KiB
     name, _type, size, used, priority = line.rsplit(maxsplit=4)
     return SwapDevice(system.unescape(name), int(size) << 10, int(used) << 10, int(priority))
-
-
-def _parse_number(text: str) -> Number:
-    major, _, minor = text.partition(":")
-    return int(major), int(minor)
-
-
-def _number(device: int) -> Number:
-    return os.major(device), os.minor(device)
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read().rstrip("\n")

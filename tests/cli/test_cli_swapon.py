@@ -11,7 +11,16 @@ import pytest
 
 import tmemfs
 from tmemfs import loops, system
-from tmemfs.cli import preflight, swapoff, swapon, swaptools, swapvolume, units, watermarks
+from tmemfs.cli import (
+    overflowfile,
+    preflight,
+    swapoff,
+    swapon,
+    swaptools,
+    swapvolume,
+    units,
+    watermarks,
+)
 from tmemfs.cli.main import main
 from tmemfs.cli.promise import broken_promise
 from tmemfs.errors import MountFailure, SwapFailure, SystemFailure
@@ -147,13 +156,13 @@ def test_the_words_of_a_tool_that_fails(said: bytes, code: int, line: str) -> No
 
 
 def test_an_overflow_file_has_a_place_and_room(tmp_path: Path) -> None:
-    swapon.check_overflow(f"{tmp_path}/new", MIB)
+    overflowfile.check_overflow(f"{tmp_path}/new", MIB)
     with pytest.raises(MountFailure, match="none: the directory does not exist"):
-        swapon.check_overflow(f"{tmp_path}/none/new", MIB)
+        overflowfile.check_overflow(f"{tmp_path}/none/new", MIB)
     with pytest.raises(MountFailure, match="is neither a file nor a block device"):
-        swapon.check_overflow(str(tmp_path), MIB)
+        overflowfile.check_overflow(str(tmp_path), MIB)
     with pytest.raises(MountFailure, match=r"free, and the file takes 8E"):
-        swapon.check_overflow(f"{tmp_path}/new", 1 << 63)
+        overflowfile.check_overflow(f"{tmp_path}/new", 1 << 63)
 
 
 @pytest.mark.parametrize("overflow", [None, "/var/lib/swap0"])

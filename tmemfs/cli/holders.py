@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tmemfs import loops, system
+from tmemfs import blockdevices, loops, system
 from tmemfs.errors import MountFailure
 from tmemfs.loops import Loop
 from tmemfs.system import Mount
@@ -70,7 +70,7 @@ def _use_of_loop(loop: Loop) -> str:
     mounted = [mount.mountpoint for mount in system.read_mounts() if mount.source == device]
     if mounted:
         return f"mounted at {mounted[0]}"
-    above = os.listdir(f"{loops.SYS}/block/{loop.name}/holders")
+    above = os.listdir(f"{blockdevices.SYS}/block/{loop.name}/holders")
     if above:
         return f"used by {', '.join(sorted(above))}"
     return f"not in use (losetup --detach {device})"

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
+
+from tmemfs.errors import MountFailure
+from tmemfs.units import format_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,28 @@ class Made:
     path: str
     device: int
     inode: int
+
+
+def check_overflow(path: str, size: int) -> None:
+    """Raise MountFailure where `path` cannot be an overflow file of `size` bytes."""
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise MountFailure(f"overflow: {directory}: the directory does not exist")
+    held = 0
+    if os.path.exists(path):
+        status = os.stat(path)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+            raise MountFailure(f"overflow: {path}: is neither a file nor a block device")
+        if stat.S_ISBLK(status.st_mode):
+            return
+        held = status.st_blocks * 512
+    room = os.statvfs(directory)
+    free = room.f_bavail * room.f_frsize
+    if free + held < size:
+        raise MountFailure(
+            f"overflow: {directory} has {format_size(free)} free, "
+            f"and the file takes {format_size(size)}"
+        )
 
 
 def make(path: str) -> Made | None:

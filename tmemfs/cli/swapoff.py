@@ -12,12 +12,13 @@ import sys
 import time
 
 from tmemfs import loops, system
+from tmemfs.blockdevices import Number
 from tmemfs.cli import swaptools, swapvolume
 from tmemfs.cli.interrupts import undoing
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.swapvolume import Volume
 from tmemfs.errors import Interrupted, SwapFailure
-from tmemfs.loops import Loop, Number, SwapDevice
+from tmemfs.loops import Loop, SwapDevice
 from tmemfs.system import MountState
 from tmemfs.units import format_size
 

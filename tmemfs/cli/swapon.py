@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import stat
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tmemfs import config as options
 from tmemfs import loops, system
-from tmemfs.cli import (
-    background,
-    mount,
-    overflowfile,
-    preflight,
-    swaptools,
-    swapvolume,
-    units,
-    watermarks,
-)
+from tmemfs.cli import preflight, swaptools, swapvolume, units, watermarks
 from tmemfs.cli.figures import find_mount, lacking_steps, read_figures, volumes_of
-from tmemfs.cli.interrupts import SIGNALS, Undo, undoing
+from tmemfs.cli.interrupts import undoing
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.promise import broken_promise
 from tmemfs.cli.swapvolume import Volume
+from tmemfs.cli.turnon import Steps, complain
 from tmemfs.config import MountConfig
-from tmemfs.errors import MountFailure, SwapFailure, SystemFailure, TmemfsError, UsageError
+from tmemfs.errors import SwapFailure, SystemFailure, TmemfsError, UsageError
 from tmemfs.loops import Loop
 from tmemfs.units import format_size, parse_size
 
@@ -149,7 +138,7 @@ def _turn_on(arguments: argparse.Namespace, volume: Volume, config: MountConfig 
     if config is None:
         _check_offered(arguments, volume)
     _check_machine(volume)
-    steps = _Steps(arguments)
+    steps = Steps(arguments)
     with undoing() as undo:
         if config is not None:
             steps.mount(undo, volume, config)
@@ -235,127 +224,20 @@ def _check_machine(volume: Volume) -> None:
         preflight.free_mountpoint(volume.mountpoint)
 
 
-def check_overflow(path: str, size: int) -> None:
-    """Raise MountFailure where `path` cannot be an overflow file of `size` bytes."""
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        raise MountFailure(f"overflow: {directory}: the directory does not exist")
-    held = 0
-    if os.path.exists(path):
-        status = os.stat(path)
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-            raise MountFailure(f"overflow: {path}: is neither a file nor a block device")
-        if stat.S_ISBLK(status.st_mode):
-            return
-        held = status.st_blocks * 512
-    room = os.statvfs(directory)
-    free = room.f_bavail * room.f_frsize
-    if free + held < size:
-        raise MountFailure(
-            f"overflow: {directory} has {format_size(free)} free, "
-            f"and the file takes {format_size(size)}"
-        )
-
-
-# --- the steps -------------------------------------------------------------------------------
-
-
-class _Steps:
-    """The steps; each says before it begins how it is undone, which looks at what is there."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.arguments = arguments
-
-    def mount(self, undo: Undo, volume: Volume, config: MountConfig) -> None:
-        """Mount an empty directory over itself, served by a daemon in the background."""
-        (spec,) = config.swaps
-        if spec.overflow is not None:
-            check_overflow(spec.overflow, spec.size)
-            with undo.held():
-                made = overflowfile.make(spec.overflow)
-                if made is not None:
-                    undo.callback(_whatever_happens, lambda: overflowfile.remove(made))
-        with undo.held():
-            if volume.make_directory():
-                undo.callback(volume.remove_directory)
-        # There was no mount when this was looked at, and nobody else makes one while it is locked.
-        undo.callback(_whatever_happens, lambda: swapvolume.take_mount_away(volume))
-        checked = preflight.check(config)
-        background.start(lambda ready: _serve(checked, ready))
-        self._say(f"{volume.mountpoint} is mounted, with a budget of {format_size(config.budget)}")
-
-    def attach(self, undo: Undo, volume: Volume) -> Loop:
-        """Put a loop device on the file of the volume."""
-        with undo.held():
-            loop = swaptools.attach(volume.file)
-            undo.callback(_whatever_happens, lambda: swaptools.detach(loop))
-        self._say(f"{loop.device} is on {volume.file}")
-        return loop
-
-    def swap_on(self, undo: Undo, loop: Loop) -> None:
-        """Make it swap."""
-        with undo.held():
-            said = swaptools.make_swap(loop.device, self.arguments.name)
-        self._say(said.partition("\n")[0])
-        policy = self._discard_policy(loop)
-
-        def off() -> None:
-            for swap in loops.swaps_of_loop(loop):
-                swaptools.run("swapoff", swap.device)
-
-        undo.callback(_whatever_happens, off)
-        with undo.held():
-            swaptools.swap_on(loop.device, self.arguments.priority, policy)
-        self._say(f"{loop.device} is swap, discard: {policy or 'none'}")
-
-    def _discard_policy(self, loop: Loop) -> str | None:
-        asked: str | None = self.arguments.discard
-        if self.arguments.no_discard:
-            return None
-        if loop.takes_discards():
-            return asked or "both"
-        if asked:
-            raise SwapFailure(f"{loop.device}: has no discard; see 'tmemfs check'")
-        return None
-
-    def _say(self, line: str) -> None:
-        if self.arguments.verbose:
-            _complain(line)
-
-
 def warn(volume: Volume) -> None:
     """Name what is not in place for the safety of the machine."""
     try:
         figures = read_figures(find_mount(volume.mountpoint))
     except TmemfsError as exc:
-        _complain(str(exc))
+        complain(str(exc))
         return
     for step in lacking_steps(figures):
-        _complain(f"{volume.name}: {step['text']}")
+        complain(f"{volume.name}: {step['text']}")
     how = "; use --size {size}, or --overflow FILE" if volume.private else ""
     if line := broken_promise(figures, how):
-        _complain(f"{volume.name}: {line}")
+        complain(f"{volume.name}: {line}")
     if volumes_of(figures).get(volume.name, {}).get("overflow") and watermarks.may_stop():
-        _complain(
+        complain(
             f"{volume.name}: swap with overflow may stop a machine that runs out of memory as "
             f"a whole: {watermarks.less_boost()} or {watermarks.more_behind()}"
         )
-
-
-def _serve(config: MountConfig, ready: Callable[[], None]) -> None:
-    """What the daemon does: without what the command does on a signal."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    mount.serve(config, ready)
-
-
-def _whatever_happens(step: Callable[[], None]) -> None:
-    """Undo a step; if that fails, say so and go on, for the first failure is the one to tell."""
-    try:
-        step()
-    except (OSError, TmemfsError) as exc:
-        _complain(f"cannot be undone: {exc}")
-
-
-def _complain(line: str) -> None:
-    print(f"tmemfs: {line}", file=sys.stderr)

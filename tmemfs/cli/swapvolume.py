@@ -13,10 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from tmemfs import loops, system
+from tmemfs.blockdevices import Number
 from tmemfs.cli import locks, umount
 from tmemfs.cli.figures import VOLUMES, find_mount, read_figures, visible_mounts
 from tmemfs.errors import MountFailure, NotPermitted, SwapFailure, TmemfsError, UsageError
-from tmemfs.loops import Loop, Number, SwapDevice
+from tmemfs.loops import Loop, SwapDevice
 from tmemfs.system import Mount, MountState
 
 PRIVATE = locks.PLACE
