@@ -25,8 +25,10 @@ from tmemfs.blockdevices import ANSWER_SECONDS, Number, number_of, read_text
 
 DEV = "/dev"
 PROC_SWAPS = "/proc/swaps"
+LOOP_CONTROL = "/dev/loop-control"
 
 _LOOP_CLR_FD = 0x4C01
+_LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_GET_STATUS64 = 0x4C05
 _PAGE = 4096
 _PLACES = 8
@@ -140,6 +142,14 @@ def swaps_of_loop(loop: Loop) -> list[SwapDevice]:
     return [
         swap for swap in swap_devices().values() if loop.number in blockdevices.below(swap.device)
     ]
+
+
+def free_device(control: int) -> str:
+    """A loop device that is on no file yet, by a descriptor of /dev/loop-control. Raises OSError.
+
+    Nobody keeps it free.
+    """
+    return f"{DEV}/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
 
 
 def detach(loop: Loop) -> None:

@@ -4,11 +4,13 @@ TMEMFS_ROUNDS sets how many times each is tried.
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import loop_swap
 import pytest
 from as_root import Outcome
 from command import COMMAND, environment, run
@@ -98,6 +100,27 @@ def test_one_volume_of_a_mount_that_is_there(
             assert set(said) == {f"tmemfs: {name}: is on already: {device}\n"}
             run(*COMMAND, "swapoff", name, "--mountpoint", mount.path)
             assert loop_devices(mount.path) == []
+
+
+def test_one_volume_by_two_paths(names: list[str], tmp_path: Path) -> None:
+    """No lock is the same, and the volume is open for writing once."""
+    name = names[0]
+    for place in ("source", "twice"):
+        (tmp_path / place).mkdir()
+    with mounted(tmp_path / "source", tmp_path / "m", "--budget=16M", f"--swap={name}=8M") as mount:
+        loop_swap.run("mount", "--bind", mount.path, tmp_path / "twice")
+        try:
+            for _ in range(ROUNDS):
+                places = (mount.path, tmp_path / "twice")
+                _, (said,) = one_won(
+                    at_once(*[("swapon", name, "--mountpoint", place) for place in places])
+                )
+                assert re.search(r": (is on|has a loop device|is in use) already", said)
+                assert len(swap_on(tmp_path)) == 1
+                run(*COMMAND, "swapoff", name)
+                assert loop_devices(tmp_path) == []
+        finally:
+            loop_swap.run("umount", tmp_path / "twice")
 
 
 @pytest.mark.parametrize("commands", [2, 4])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,8 +17,7 @@ from tmemfs.errors import TmemfsError
 from tmemfs.loops import SwapDevice
 from tmemfs.units import format_size
 
-LOOP_CONTROL = "/dev/loop-control"
-_LOOP_CTL_GET_FREE = 0x4C82
+LOOP_CONTROL = loops.LOOP_CONTROL
 
 
 class Level(enum.Enum):
@@ -109,7 +107,7 @@ def loop_devices() -> Finding:
         text = f"{LOOP_CONTROL}: {exc.strerror}; try 'modprobe loop' as root"
         return Finding(Level.MISSING, topic, text)
     try:
-        device = f"/dev/loop{fcntl.ioctl(fd, _LOOP_CTL_GET_FREE)}"
+        device = loops.free_device(fd)
     except OSError as exc:
         text = f"none is free ({exc.strerror}); raise max_loop of the module loop"
         return Finding(Level.MISSING, topic, text)

@@ -20,7 +20,7 @@ from tmemfs.errors import SwapFailure, SystemFailure, TmemfsError, UsageError
 from tmemfs.loops import Loop
 from tmemfs.units import format_size, parse_size
 
-LOOP_CONTROL = "/dev/loop-control"
+LOOP_CONTROL = loops.LOOP_CONTROL
 HIGHEST_PRIORITY = 32767
 DISCARDS = ("once", "pages")
 
