@@ -145,6 +145,29 @@ def test_a_daemon_that_was_killed_after_it_was_moved(mount: Mounted, name: str) 
     assert system.mount_at(str(elsewhere)) is None
 
 
+def test_one_of_its_own_that_was_moved(name: str, tmp_path: Path) -> None:
+    """In a namespace where that can be done."""
+    script = """
+        set -e
+        on="swapon $name --size=8M --budget=16M"
+        device=$("$@" $on)
+        mount --move $place "$elsewhere"
+        if "$@" $on; then exit 3; fi
+        "$@" swapoff $name -v
+        if grep -q "^$device " /proc/swaps; then exit 4; fi
+        if grep -q /$name /proc/self/mountinfo; then exit 5; fi
+    """
+    place = f"{swapvolume.PRIVATE}/{name}"
+    err = run_command(
+        *("unshare", "--mount", "--propagation=private"),
+        *("env", f"name={name}", f"place={place}", f"elsewhere={tmp_path}"),
+        *("sh", "-c", script, "sh", *COMMAND),
+    ).err
+    assert f"tmemfs: {name}: is on already: /dev/loop" in err
+    assert f"tmemfs: {tmp_path} is unmounted, its daemon has ended\n" in err
+    assert not Path(place).exists()
+
+
 # --- a mount that has none -------------------------------------------------------------------
 
 
@@ -162,6 +185,8 @@ def test_one_of_its_own_that_was_taken_away_lazily(name: str) -> None:
     place = Path(swapvolume.PRIVATE, name)
     daemon = os.pidfd_open(json.loads((place / ".tmemfs" / "status.json").read_text())["pid"])
     run("umount", "--lazy", place)
+    again = tmemfs("swapon", name, "--size=8M", "--budget=16M", code=32)
+    assert again.err == f"tmemfs: {name}: is on already: {device}\n"
     assert tmemfs("swapoff", name) == Outcome(0, "", "")
     assert used_swap(device) is None
     await_end(daemon)

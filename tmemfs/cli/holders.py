@@ -67,7 +67,11 @@ def _use_of_loop(loop: Loop) -> str:
     device = loop.device
     for swap in loops.swaps_of_loop(loop):
         return f"used as swap (swapoff {swap.device} first)"
-    mounted = [mount.mountpoint for mount in system.read_mounts() if mount.source == device]
+    mounted = [
+        mount.mountpoint
+        for mount in system.read_mounts()
+        if mount.device == loop.number or mount.source == device
+    ]
     if mounted:
         return f"mounted at {mounted[0]}"
     above = os.listdir(f"{blockdevices.SYS}/block/{loop.name}/holders")

@@ -215,7 +215,9 @@ def _check_machine(volume: Volume) -> None:
     for loop in volume.loops():
         use = "is on already" if loops.swaps_of_loop(loop) else "has a loop device already"
         raise SwapFailure(f"{volume.name}: {use}: {loop.device}")
-    if volume.private and volume.mount is not None:
+    if volume.private and volume.mount is None:
+        swapvolume.refuse_elsewhere(volume.name)
+    elif volume.private:
         if system.probe(volume.mountpoint) is not system.MountState.STALE:
             raise SwapFailure(
                 f"{volume.name}: {volume.mountpoint} is mounted already; "

@@ -153,6 +153,18 @@ def in_use(name: str, mountpoint: str | None = None) -> Volume:
     return found[0]
 
 
+def refuse_elsewhere(name: str) -> None:
+    """Raise SwapFailure where a private mount of this volume is not at its place, but in use.
+
+    It was moved, or taken away lazily. One of another mount namespace is somebody else's.
+    """
+    for volume in _with_loops(name):
+        is_lost = volume.hidden is not None and not any(system.mounts_of(volume.hidden))
+        if is_lost or (volume.private and volume.hidden is None):
+            devices = ", ".join(loop.device for loop in volume.loops())
+            raise SwapFailure(f"{name}: is on already: {devices}")
+
+
 def _was_at(volume: Volume, mountpoint: str) -> bool:
     """Whether the mount of a volume was moved from `mountpoint`, by what its daemon knows."""
     mount = volume.mount
