@@ -79,7 +79,7 @@ def test_swap_devices() -> None:
 def test_a_kernel_without_swap(machine: Path) -> None:
     (machine / "swaps").unlink()
     assert loops.swap_devices() == {}
-    assert loops.swaps_of(OURS) == []
+    assert [loops.swaps_on(loop) for loop in loops.on(OURS)] == [[], []]
 
 
 def test_the_loop_devices_of_a_mount() -> None:
@@ -115,10 +115,10 @@ def test_discard() -> None:
     assert not Loop("/dev/loop7", (7, 7), "/f", dio=True).takes_discards()
 
 
-def test_swap_on_a_mount_also_on_a_part_of_a_device_and_on_what_is_stacked_on_one() -> None:
-    assert [swap.device for swap in loops.swaps_of(OURS)] == ["/dev/loop1", "/dev/loop10p1"]
-    assert [swap.device for swap in loops.swaps_of(OTHER)] == ["/dev/mapper/crypt ed"]
-    assert loops.swaps_of((8, 2)) == []
-    one, ten = loops.on(OURS)
-    assert [swap.device for swap in loops.swaps_of_loop(one)] == ["/dev/loop1"]
-    assert [swap.device for swap in loops.swaps_of_loop(ten)] == ["/dev/loop10p1"]
+def test_swap_on_a_device_on_a_part_of_one_and_on_what_is_stacked_on_one() -> None:
+    found = {loop.name: [swap.device for swap in loops.swaps_on(loop)] for loop in loops.attached()}
+    assert found == {
+        "loop1": ["/dev/loop1"],
+        "loop2": ["/dev/mapper/crypt ed"],
+        "loop10": ["/dev/loop10p1"],
+    }

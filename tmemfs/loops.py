@@ -124,24 +124,13 @@ def on(device: Number) -> list[Loop]:
     return [loop for loop in attached() if loop.is_on(device)]
 
 
-def swaps_of(device: Number) -> list[SwapDevice]:
-    """All swap on loop devices on files of the filesystem with this number (major, minor).
+def swaps_on(loop: Loop) -> list[SwapDevice]:
+    """All swap that is on a loop device.
 
-    On a device itself, on a part of one, on what is stacked on one, or on a file of a filesystem
-    that is on one. Takes no more than some seconds, whoever does not answer. A daemon that asks for
-    its own filesystem does so from a thread: the kernel may ask it in turn.
+    On itself, a part of it, what is stacked on it, or a file of a filesystem that is on it.
     """
-    below = {swap: blockdevices.below(swap.device) for swap in swap_devices().values()}
-    used = [loop for loop in _listed() if any(loop.number in found for found in below.values())]
-    numbers = {loop.number for loop in _identified(used) if loop.is_on(device)}
-    return [swap for swap, found in below.items() if found & numbers]
-
-
-def swaps_of_loop(loop: Loop) -> list[SwapDevice]:
-    """All swap on one loop device, in the same ways."""
-    return [
-        swap for swap in swap_devices().values() if loop.number in blockdevices.below(swap.device)
-    ]
+    swaps = swap_devices().values()
+    return [swap for swap in swaps if loop.number in blockdevices.below(swap.device)]
 
 
 def free_device(control: int) -> str:

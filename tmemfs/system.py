@@ -119,13 +119,17 @@ class Call(Generic[T]):
     """A call under way in a thread of its own, which does not keep the process alive.
 
     A system call that waits for a filesystem cannot be taken back, but need not be waited for.
+    Raises OSError where no thread is to be had.
     """
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]]
         self._outcome = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from None
 
     @property
     def under_way(self) -> bool:

@@ -239,7 +239,7 @@ def test_other_swap(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, zram = (SwapDevice(device, GIB, 0, 100) for device in ("/dev/loop0", "/dev/zram0"))
     loop = Loop(ours.device, (7, 0), "/m/.tmemfs/swap/a", True)
     monkeypatch.setattr(loops, "attached", lambda: [loop])
-    monkeypatch.setattr(loops, "swaps_of_loop", lambda _: [ours])
+    monkeypatch.setattr(loops, "swaps_on", lambda _: [ours])
     monkeypatch.setattr(loops, "swap_devices", lambda: {ours.device: ours})
     assert machine.other_swap().level is Level.OK
     monkeypatch.setattr(loops, "swap_devices", lambda: {s.device: s for s in (ours, zram)})

@@ -46,7 +46,7 @@ def swap_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
     swap = SwapDevice("/dev/loop3", 8 << 30, 1200 << 20, -2)
     loop = Loop(swap.device, (7, 3), "/m/.tmemfs/swap/swap0", dio=True)
     monkeypatch.setattr(loops, "on", lambda _device: [loop])
-    monkeypatch.setattr(loops, "swaps_of_loop", lambda _loop: [swap])
+    monkeypatch.setattr(loops, "swaps_on", lambda _loop: [swap])
 
 
 @pytest.mark.usefixtures("swap_is_on")

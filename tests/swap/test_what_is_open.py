@@ -63,18 +63,21 @@ def is_known(device: str, number: Number) -> bool:
     (loop,) = loops.on(number)
     assert loop.device == device
     assert loop.file is not None
-    assert [swap.device for swap in loops.swaps_of(number)] == [device]
-    assert [swap.device for swap in loops.swaps_of_loop(loop)] == [device]
-    return True
+    return swaps_of(number) == [device]
+
+
+def swaps_of(number: Number) -> list[str]:
+    """What is swap on the loop devices of a filesystem."""
+    return [swap.device for loop in loops.on(number) for swap in loops.swaps_on(loop)]
 
 
 def test_a_mount_where_it_is(mount: Mounted) -> None:
     number, inode = number_of(mount), os.stat(mount.control / "swap" / "s").st_ino
-    assert loops.on(number) == loops.swaps_of(number) == []
+    assert loops.on(number) == []
     with swap_on(mount) as device:
         assert is_known(device, number)
         assert loops.on(number)[0].file == FileId(number, inode)
-    assert loops.on(number) == loops.swaps_of(number) == []
+    assert loops.on(number) == []
 
 
 def test_a_file_that_is_mounted_elsewhere(mount: Mounted, tmp_path: Path) -> None:
@@ -116,7 +119,7 @@ def test_a_node_that_has_another_name(mount: Mounted, tmp_path: Path) -> None:
         run("mkswap", node)
         run("swapon", node)
         try:
-            assert [swap.device for swap in loops.swaps_of(number_of(mount))] == [str(node)]
+            assert swaps_of(number_of(mount)) == [str(node)]
         finally:
             run("swapoff", node)
 
@@ -132,7 +135,7 @@ def test_a_swap_file_of_a_filesystem_on_the_device(mount: Mounted, tmp_path: Pat
             file.write_bytes(bytes(2 << 20))
             run("mkswap", file)
             run("swapon", file)
-            assert [swap.device for swap in loops.swaps_of(number_of(mount))] == [str(file)]
+            assert swaps_of(number_of(mount)) == [str(file)]
         finally:
             with suppress(OSError):
                 run("swapoff", file)

@@ -48,7 +48,7 @@ def _mounts(mount: Mount) -> Iterator[Holder]:
 def refuse_swap(mount: Mount, *, stale: bool) -> None:
     """Raise MountFailure where something on `mount` is swap."""
     for loop in loops.on(mount.device):
-        for swap in loops.swaps_of_loop(loop):
+        for swap in loops.swaps_on(loop):
             force = " --force" if stale else ""
             where = shlex.quote(mount.mountpoint)
             raise MountFailure(
@@ -65,7 +65,7 @@ def _loop_devices(mount: Mount) -> Iterator[Holder]:
 
 def _use_of_loop(loop: Loop) -> str:
     device = loop.device
-    for swap in loops.swaps_of_loop(loop):
+    for swap in loops.swaps_on(loop):
         return f"used as swap (swapoff {swap.device} first)"
     mounted = [
         mount.mountpoint

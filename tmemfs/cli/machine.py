@@ -216,7 +216,7 @@ def _swaps_on_volumes() -> Iterator[SwapDevice]:
     for loop in loops.attached():
         # One on a mount that is out of sight is known by its path only.
         if any(map(loop.is_on, devices)) or f"/{VOLUMES}/" in loop.path:
-            yield from loops.swaps_of_loop(loop)
+            yield from loops.swaps_on(loop)
 
 
 def swap_volumes() -> Iterator[Finding]:

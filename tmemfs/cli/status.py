@@ -109,7 +109,7 @@ def _with_device(mount: Mount, volume: Figures) -> Figures:
     if not found:
         return volume
     seen: Figures = {"device": ",".join(loop.device for loop in found)}
-    swaps = [swap for loop in found for swap in loops.swaps_of_loop(loop)]
+    swaps = [swap for loop in found for swap in loops.swaps_on(loop)]
     if swaps:
         seen["used"] = sum(swap.used for swap in swaps)
         seen["priority"] = max(swap.priority for swap in swaps)

@@ -128,7 +128,7 @@ def _say_where_it_is(volume: Volume, filesystem: Number) -> None:
 
 def _refuse_swap(loop: Loop) -> None:
     """Raise SwapFailure where somebody has turned it on again meanwhile."""
-    for swap in loops.swaps_of_loop(loop):
+    for swap in loops.swaps_on(loop):
         raise SwapFailure(f"{swap.device}: is swap again, and stays")
 
 

@@ -213,7 +213,7 @@ def _check_machine(volume: Volume) -> None:
             f"{LOOP_CONTROL}: there are no loop devices here ({exc.strerror}); try 'modprobe loop'"
         ) from None
     for loop in volume.loops():
-        use = "is on already" if loops.swaps_of_loop(loop) else "has a loop device already"
+        use = "is on already" if loops.swaps_on(loop) else "has a loop device already"
         raise SwapFailure(f"{volume.name}: {use}: {loop.device}")
     if volume.private and volume.mount is None:
         swapvolume.refuse_elsewhere(volume.name)

@@ -66,7 +66,7 @@ class Volume:
 
     def swaps(self) -> list[SwapDevice]:
         """What is swap on it."""
-        return [swap for loop in self.loops() for swap in loops.swaps_of_loop(loop)]
+        return [swap for loop in self.loops() for swap in loops.swaps_on(loop)]
 
     def make_directory(self) -> bool:
         """Make the directory of the private mount, for root alone; say whether it was not there.

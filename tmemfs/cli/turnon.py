@@ -60,7 +60,7 @@ class Steps:
         policy = self._discard_policy(loop)
 
         def off() -> None:
-            for swap in loops.swaps_of_loop(loop):
+            for swap in loops.swaps_on(loop):
                 swaptools.run("swapoff", swap.device)
 
         undo.callback(_whatever_happens, off)
