@@ -7,6 +7,7 @@ import random
 import sys
 from pathlib import Path
 
+from tmemfs.pages import Segment
 from tmemfs.tmem import Core, Pool
 
 BUDGET = 48 << 20
@@ -28,10 +29,9 @@ class Watched(Core):
         self.charged_most = 0
         take = self._arena.take
 
-        def watch() -> int:
-            number = take()
+        def watch(number: int, holder: Segment) -> None:
+            take(number, holder)
             self.charged_most = max(self.charged_most, self._arena.charged_bytes)
-            return number
 
         self._arena.take = watch  # type: ignore[method-assign]
 

@@ -12,15 +12,29 @@ from tmemfs.pages.arena import WARM_SEGMENTS
 SIZE = 1 << 20
 
 
+def take(arena: Arena[str], count: int) -> list[int]:
+    """Take so many segments; their numbers."""
+    numbers = []
+    for _ in range(count):
+        numbers.append(arena.ready())
+        arena.take(numbers[-1], "somebody")
+    return numbers
+
+
+def give(arena: Arena[str], numbers: list[int]) -> None:
+    for number in numbers:
+        arena.give(number)
+        arena.cool()
+
+
 def fill(arena: Arena[str], numbers: list[int]) -> None:
     for number in numbers:
-        arena.holders[number] = "somebody"
         arena.view[number * SIZE : (number + 1) * SIZE] = b"\xaa" * SIZE
 
 
 def test_segments_are_different_and_never_the_first() -> None:
     arena: Arena[str] = Arena(5, 4096)
-    numbers = [arena.take() for _ in range(5)]
+    numbers = take(arena, 5)
     assert sorted(numbers) == [1, 2, 3, 4, 5]
     assert len(arena.view) == 6 * 4096
     arena.close()
@@ -28,14 +42,12 @@ def test_segments_are_different_and_never_the_first() -> None:
 
 def test_more_than_there_are() -> None:
     arena: Arena[str] = Arena(2, 4096)
-    arena.take()
-    last = arena.take()
+    _, last = take(arena, 2)
     with pytest.raises(MemoryError, match="every segment of the arena is taken"):
-        arena.take()
+        arena.ready()
     assert arena.used_segments == 2
-    arena.holders[last] = "somebody"
-    arena.give(last)
-    assert arena.take() == last
+    give(arena, [last])
+    assert take(arena, 1) == [last]
     arena.close()
 
 
@@ -48,17 +60,15 @@ def test_a_segment_is_a_power_of_two_of_pages(size: int) -> None:
 def test_the_account() -> None:
     arena: Arena[str] = Arena(8, 8192)
     assert (arena.used_bytes, arena.charged_bytes) == (0, 0)
-    numbers = [arena.take() for _ in range(6)]
-    arena.holders.update(dict.fromkeys(numbers, "somebody"))
+    numbers = take(arena, 6)
     arena.metadata_bytes += 100
     assert (arena.used_bytes, arena.charged_bytes) == (6 * 8192, 6 * 8192 + 100)
-    for number in numbers[:5]:
-        arena.give(number)
+    give(arena, numbers[:5])
     assert arena.used_segments == 1
     assert arena.peak_segments == 6
     assert list(arena.holders) == numbers[5:]
     # Given back in any order, all of them can be had again.
-    again = {arena.take() for _ in range(7)}
+    again = set(take(arena, 7))
     assert again | {numbers[5]} == set(range(1, 9))
     assert arena.peak_segments == 8
     arena.close()
@@ -68,12 +78,11 @@ def test_memory_is_lent_when_taken_and_goes_back_when_given() -> None:
     before = resident()
     arena: Arena[str] = Arena(1 << 20, SIZE)  # a terabyte of addresses costs nothing
     assert resident() - before < 2 * SIZE
-    numbers = [arena.take() for _ in range(64)]
+    numbers = take(arena, 64)
     fill(arena, numbers)
     full = resident()
     assert full - before >= 63 * SIZE
-    for number in numbers:
-        arena.give(number)
+    give(arena, numbers)
     # All of it, apart from the warm ones; a second's worth of interpreter is allowed for.
     assert full - resident() >= (63 - WARM_SEGMENTS) * SIZE
     arena.close()
@@ -93,12 +102,11 @@ def test_what_is_warm_is_there_before_it_is_taken() -> None:
     warm = resident()
     assert arena.warm_bytes == 16 * SIZE
     assert warm - before >= 15 * SIZE
-    fill(arena, [arena.take() for _ in range(16)])
+    fill(arena, take(arena, 16))
     # Taken and filled, they are no more than they were.
     assert resident() - warm < 2 * SIZE
     assert arena.warm_bytes == 0
-    for number in list(arena.holders):
-        arena.give(number)
+    give(arena, list(arena.holders))
     assert arena.warm_bytes == 16 * SIZE
     arena.close()
 
@@ -106,7 +114,7 @@ def test_what_is_warm_is_there_before_it_is_taken() -> None:
 def test_what_is_warm_stays_within_the_limit() -> None:
     arena: Arena[str] = Arena(10, SIZE)
     arena.warm_wanted = 1000
-    fill(arena, [arena.take() for _ in range(3)])
+    fill(arena, take(arena, 3))
     arena.metadata_bytes = 100
     warm_up(arena, 8 * SIZE)
     assert arena.warm_bytes == 4 * SIZE
@@ -121,8 +129,8 @@ def test_what_is_warm_stays_within_the_limit() -> None:
     # No more than there are.
     warm_up(arena, 100 * SIZE)
     assert arena.warm_bytes == 7 * SIZE
-    taken = {arena.take() for _ in range(7)}
-    assert taken | set(arena.holders) == set(range(1, 11))
+    take(arena, 7)
+    assert set(arena.holders) == set(range(1, 11))
     arena.close()
 
 
@@ -133,16 +141,14 @@ def test_locked_memory_is_given_back() -> None:
     start = ctypes.addressof(ctypes.c_char.from_buffer(arena.view))
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(len(arena.view))) == 0
-    numbers = [arena.take() for _ in range(count)]
+    numbers = take(arena, count)
     for number in numbers:
-        arena.holders[number] = "somebody"
         arena.view[number * size : (number + 1) * size] = b"\xaa" * size
-    for number in numbers:
-        arena.give(number)
+    give(arena, numbers)
     # Memory that the system took is zeros when it comes again.
     gone = [n for n in numbers if not any(arena.view[n * size : (n + 1) * size])]
     assert len(gone) == count - WARM_SEGMENTS
-    assert sorted(arena.take() for _ in range(count)) == sorted(numbers)
+    assert sorted(take(arena, count)) == sorted(numbers)
     arena.close()
 
 
@@ -152,18 +158,17 @@ def test_locked_memory_of_an_old_kernel_stays(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("tmemfs.pages.arena._MADV_DONTNEED_LOCKED", 9999)
     monkeypatch.setattr("mmap.MADV_DONTNEED", 9998)
     arena: Arena[str] = Arena(4, SIZE)
-    fill(arena, [arena.take() for _ in range(4)])
-    for number in list(arena.holders):
-        arena.give(number)
+    fill(arena, take(arena, 4))
+    give(arena, list(arena.holders))
     assert arena.warm_bytes == 4 * SIZE
     assert not arena.warm_up(SIZE)
-    assert {arena.take() for _ in range(4)} == {1, 2, 3, 4}
+    assert set(take(arena, 4)) == {1, 2, 3, 4}
     arena.close()
 
 
 def test_what_was_read_outlives_the_arena() -> None:
     arena: Arena[str] = Arena(1, 4096)
-    start = arena.take() * 4096
+    start = take(arena, 1)[0] * 4096
     arena.view[start : start + 3] = b"abc"
     copied = bytes(arena.view[start : start + 3])
     arena.close()

@@ -9,7 +9,14 @@ from page_data import page, split
 
 from tmemfs.pages import Arena, Segment, SegmentLog, codec
 from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK
-from tmemfs.pages.log import BYTES_PER_ROW, ROW_BYTES, SEGMENT_OVERHEAD, free
+from tmemfs.pages.log import (
+    BYTES_PER_ROW,
+    ROW_BYTES,
+    SEGMENT_OVERHEAD,
+    Lives,
+    freed,
+    release_empty,
+)
 
 SIZE = 128 << 10
 
@@ -32,8 +39,21 @@ def append(log: SegmentLog, owner: int, index: int, payloads: list[bytes]) -> li
     while len(locations) < len(payloads):
         if not log.fits(len(payloads[len(locations)])):
             log.open_segment()
-        locations += log.append(payloads[len(locations) :], owner, index + len(locations))
+        more, lives = log.append(payloads[len(locations) :], owner, index + len(locations))
+        settle(lives)
+        locations += more
     return locations
+
+
+def settle(lives: Lives) -> None:
+    """Let live in segments what is to live there, as the index does."""
+    for segment, live in lives:
+        segment.live = live
+    release_empty([segment for segment, _ in lives])
+
+
+def free(arena: Arena[Segment], locations: list[int]) -> None:
+    settle(freed(arena, locations))
 
 
 def read(log: SegmentLog, locations: list[int]) -> list[bytes | None]:
@@ -47,7 +67,7 @@ def read(log: SegmentLog, locations: list[int]) -> list[bytes | None]:
 
 def test_without_a_segment_nothing_fits(log: SegmentLog) -> None:
     assert not log.fits(0)
-    assert log.append([b"payload"], 1, 2) == []
+    assert log.append([b"payload"], 1, 2) == ([], [])
     assert log.emptiest() is None
     with pytest.raises(StopIteration):
         log.oldest()
@@ -67,20 +87,21 @@ def test_what_is_appended_is_read(arena: Arena[Segment], page_size: int) -> None
 def test_a_run_goes_on_in_the_next_segment(log: SegmentLog) -> None:
     log.open_segment()
     payloads = [page(i) for i in range(40)]
-    first = log.append(payloads, 1, 0)
+    first, lives = log.append(payloads, 1, 0)
+    settle(lives)
     assert len(first) == SIZE // 4096
     assert not log.fits(1)
     log.open_segment()
-    rest = log.append(payloads[len(first) :], 1, len(first))
+    rest, _ = log.append(payloads[len(first) :], 1, len(first))
     assert read(log, first + rest) == payloads
-    assert [len(segment.offsets) for segment in log.segments.values()] == [32, 8]
+    assert [segment.row_count for segment in log.segments.values()] == [32, 8]
 
 
 def test_not_a_byte_beyond_the_end(log: SegmentLog) -> None:
     """The next segment may be another pool's."""
     log.open_segment()
     payloads = [page(i) for i in range(SIZE // 4096 - 1)] + [bytes(4000), bytes(97), bytes(96)]
-    assert len(log.append(payloads, 1, 0)) == SIZE // 4096
+    assert len(log.append(payloads, 1, 0)[0]) == SIZE // 4096
     assert not log.fits(97)
     assert log.fits(96)
 
@@ -91,12 +112,12 @@ def test_a_page_of_no_bytes_in_a_segment_that_is_full(log: SegmentLog) -> None:
     head = log.head
     assert head is not None
     assert head.position == head.end
-    (location,) = log.append([b""], 1, 40)
+    (location,) = append(log, 1, 40, [b""])
     assert log.head is head
     rest = append(log, 1, 50, [page(2)])
     assert read(log, [location]) == [bytes(4096)]
-    assert (head.live_pages, head.same_pages) == (33, 1)
-    assert list(head.rows())[-1] == (1, 40, location >> SIZE_BITS)
+    assert head.live == (33, 32 * 4096, 1, 32)
+    assert list(head.appends())[-1] == (1, 40, location >> SIZE_BITS)
     free(log._arena, first)
     assert read(log, [location, *rest]) == [bytes(4096), page(2)]
     free(log._arena, [location])
@@ -106,16 +127,16 @@ def test_a_page_of_no_bytes_in_a_segment_that_is_full(log: SegmentLog) -> None:
 def test_pages_of_no_bytes_fill_a_segment_too(log: SegmentLog) -> None:
     log.open_segment()
     rows = SIZE // BYTES_PER_ROW
-    assert len(log.append([b""] * (rows + 5), 1, 0)) == rows
+    assert len(log.append([b""] * (rows + 5), 1, 0)[0]) == rows
     assert not log.fits(0)
-    assert log.append([b""], 1, 0) == []
+    assert log.append([b""], 1, 0) == ([], [])
 
 
 def test_rows_lead_back_to_the_pages(log: SegmentLog) -> None:
     locations = append(log, 7, 2**32 - 3, [page(1), b"", b"12345678"])
     locations += append(log, 2**32 - 1, 0, [b"9" * 20])
     starts = [location >> SIZE_BITS for location in locations]
-    assert list(log.oldest().rows()) == [
+    assert list(log.oldest().appends()) == [
         (7, 2**32 - 3, starts[0]),
         (7, 2**32 - 2, starts[1]),
         (7, 2**32 - 1, starts[2]),
@@ -144,7 +165,7 @@ def test_order_oldest_and_emptiest(arena: Arena[Segment], log: SegmentLog) -> No
 def test_dead_bytes_of_pages_that_need_only_rows(log: SegmentLog) -> None:
     locations = append(log, 1, 0, [b""] * 1000)
     segment = log.oldest()
-    assert segment.live_bytes == segment.dead_bytes == 0
+    assert segment.live[1] == segment.dead_bytes == 0
     free(log._arena, locations[:300])
     assert segment.dead_bytes == 300 * BYTES_PER_ROW
 
@@ -195,7 +216,7 @@ def test_the_metadata_account_follows(arena: Arena[Segment], log: SegmentLog) ->
         source.shuffle(live)
         free(arena, live[:4])
         del live[:4]
-        rows = sum(len(segment.offsets) for segment in log.segments.values())
+        rows = sum(segment.row_count for segment in log.segments.values())
         count = len(log.segments)
         assert arena.metadata_bytes == rows * ROW_BYTES + count * SEGMENT_OVERHEAD
         assert arena.used_segments == count
@@ -222,7 +243,9 @@ def test_the_charge_is_what_python_takes(segment_size: int, payload: int) -> Non
         for _ in range(segments):
             log.open_segment()
             while log.fits(payload):
-                index += len(log.append(payloads, 1, index))
+                locations, lives = log.append(payloads, 1, index)
+                settle(lives)
+                index += len(locations)
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

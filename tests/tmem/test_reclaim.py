@@ -7,6 +7,7 @@ import pytest
 from account import check_account
 from page_data import KINDS, page, run, split
 
+from tmemfs.pages import Segment
 from tmemfs.tmem import MIN_BUDGET, Client, Core
 from tmemfs.tmem.ephemeral import EphemeralPool
 from tmemfs.tmem.persistent import PersistentPool
@@ -186,7 +187,7 @@ def test_a_head_is_reclaimed_like_any_other_segment(core: Core, cache: Ephemeral
         assert core._reclaim._evict(cache) == 0
         (after,) = cache.main.segments.values()
         assert after is not before
-        assert len(after.offsets) == 5
+        assert after.row_count == 5
         check_account(core)
     assert core._reclaim._evict(cache) == 5
     assert cache.segments == 0
@@ -283,7 +284,7 @@ def test_order_of_reclaim(core: Core, client: Client, swap: PersistentPool) -> N
     put(gone, range(3 * PER_SEGMENT))
     cache = client.new_pool("cache", kind="ephemeral")
     put(cache, range(6 * PER_SEGMENT))
-    core.detach_pool = core._reclaim.destroy  # type: ignore[method-assign]  # without a sweep
+    core.detach_pool = lambda pool, _: pool.close()  # type: ignore[method-assign]  # no sweep
     client.destroy_pool(gone)
 
     order: list[str] = []
@@ -291,7 +292,7 @@ def test_order_of_reclaim(core: Core, client: Client, swap: PersistentPool) -> N
     while swap.put(1, index, page(index)):
         index += 1
         now = {
-            "destroyed": len(core._reclaim._dying),
+            "destroyed": sum(p.segments for p in core._reclaim._pools if p.destroyed),
             "ephemeral": cache.statistics()["pages"],
             "cleaned": reclaimed(core, "cleaned_segments"),
         }
@@ -447,11 +448,10 @@ def test_moving_pages_stays_within_the_reserve(
     most = 0
     take = core._arena.take
 
-    def watched() -> int:
+    def watched(number: int, holder: Segment) -> None:
         nonlocal most
-        number = take()
+        take(number, holder)
         most = max(most, core._arena.charged_bytes)
-        return number
 
     monkeypatch.setattr(core._arena, "take", watched)
     source = random.Random(7)

@@ -7,6 +7,7 @@ which objects on a heap are not: a heap keeps what a scattered half of its objec
 
 import contextlib
 import mmap
+from array import array
 from typing import Generic, TypeVar
 
 # Python 3.11 and 3.12 do not name it. Without it a large mapping is refused where the system
@@ -42,7 +43,9 @@ class Arena(Generic[Holder]):
 
     The account has two parts: `used_bytes`, the segments that are taken, and `metadata_bytes`,
     which whoever keeps tables about pages adds to and takes from. `holders` tells who holds a
-    taken segment; the taker writes it.
+    taken segment.
+
+    An error that passes through, in any method, leaves each segment either taken or free.
     """
 
     def __init__(self, segments: int, segment_size: int) -> None:
@@ -55,13 +58,14 @@ class Arena(Generic[Holder]):
         self.peak_segments = 0
         self.metadata_bytes = 0
         self.warm_wanted = WARM_SEGMENTS
-        self._next = 1
-        self._end = segments + 1
-        self._cold: list[int] = []
-        self._warm: list[int] = []
+        # Numbers of free segments, first those that are cold, then those that are warm. It has
+        # places for all that were ever free, so that to give one back takes no memory.
+        self._free = array("I")
+        self._cold = self._warm = 0
+        self._segments = segments
         self._map = mmap.mmap(
             -1,
-            self._end * segment_size,
+            (segments + 1) * segment_size,
             flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
         )
         # A huge page would make two megabytes resident for the first byte of a segment.
@@ -81,26 +85,35 @@ class Arena(Generic[Holder]):
     @property
     def warm_bytes(self) -> int:
         """Bytes of free segments that have their memory."""
-        return len(self._warm) * self.segment_size
+        return self._warm * self.segment_size
 
-    def take(self) -> int:
-        """Return the number of a segment that is now the caller's; its bytes are undefined.
+    def ready(self) -> int:
+        """Return the number of the segment that is to be taken next, which is warm now.
 
         Raises MemoryError when the arena has no more: a budget above its size was allowed.
         """
-        number = self._warm.pop() if self._warm else self._touched()
-        self.used_segments += 1
-        self.peak_segments = max(self.peak_segments, self.used_segments)
-        return number
+        if not self._warm and not self._warm_one():
+            raise MemoryError("every segment of the arena is taken")
+        return self._free[self._cold + self._warm - 1]
+
+    def take(self, number: int, holder: Holder) -> None:
+        """Let *holder* have segment *number*, the one that is `ready`; its bytes are undefined."""
+        warm, used = self._warm - 1, self.used_segments + 1
+        peak = max(self.peak_segments, used)
+        self.holders[number] = holder
+        self._warm, self.used_segments, self.peak_segments = warm, used, peak
 
     def give(self, number: int) -> None:
-        """Take segment *number* back; its memory goes to the system, apart from a warm few."""
+        """Take segment *number* back. It keeps its memory until the next `cool`."""
+        place, warm, used = self._cold + self._warm, self._warm + 1, self.used_segments - 1
         del self.holders[number]
-        self.used_segments -= 1
-        if len(self._warm) < self.warm_wanted:
-            self._warm.append(number)
-        else:
-            self._cool(number)
+        self._free[place] = number
+        self._warm, self.used_segments = warm, used
+
+    def cool(self) -> None:
+        """Let the system have the memory of free segments, apart from those wanted warm."""
+        while self._warm > self.warm_wanted and self._cool_one():
+            pass
 
     def warm_up(self, limit: int) -> bool:
         """Touch one more free segment, or let one go; say whether there is more of that to do.
@@ -108,46 +121,44 @@ class Arena(Generic[Holder]):
         To be called until there is not. Warm segments do not bring the arena above *limit* bytes,
         apart from the few that the budget has in reserve.
         """
-        wanted = self._warm_within(limit)
-        if len(self._warm) > wanted:
-            return self.trim(limit) and len(self._warm) > wanted
-        if len(self._warm) < wanted and (self._cold or self._next < self._end):
-            self._warm.append(self._touched())
-            return len(self._warm) < wanted
-        return False
+        if self.trim(limit):
+            return True
+        return self._warm < self._warm_within(limit) and self._warm_one()
 
     def trim(self, limit: int) -> bool:
         """Let one warm segment go if there are too many for *limit*; say whether one went."""
-        return len(self._warm) > self._warm_within(limit) and self._cool(self._warm.pop())
+        return self._warm > self._warm_within(limit) and self._cool_one()
 
     def _warm_within(self, limit: int) -> int:
         room = (limit - self.charged_bytes) // self.segment_size
         return min(self.warm_wanted, max(room, WARM_SEGMENTS))
 
-    def _touched(self) -> int:
-        """Return a free segment that was cold, with its memory."""
-        if self._cold:
-            number = self._cold.pop()
-        elif self._next < self._end:
-            number = self._next
-            self._next += 1
-        else:
-            raise MemoryError("every segment of the arena is taken")
+    def _warm_one(self) -> bool:
+        """Let one more free segment have its memory; False when all have."""
+        if not self._cold:
+            number, warm = len(self._free) + 1, self._warm
+            if number > self._segments:
+                return False
+            # One that was never free yet comes in before those that are warm. Once there is a
+            # place for it nothing can fail.
+            first = self._free[0] if warm else number
+            self._free.append(number)
+            self._free[warm], self._free[0], self._cold = first, number, 1
+        start = self._free[self._cold - 1] * self.segment_size
         with contextlib.suppress(OSError):
-            start = number * self.segment_size
             self._map.madvise(_MADV_POPULATE_WRITE, start, self.segment_size)
-        return number
+        self._cold, self._warm = self._cold - 1, self._warm + 1
+        return True
 
-    def _cool(self, number: int) -> bool:
-        """Let the system have the memory of a free segment; say whether it took it."""
-        start = number * self.segment_size
+    def _cool_one(self) -> bool:
+        """Let the system have the memory of the coolest warm segment; say whether it took it."""
+        start = self._free[self._cold] * self.segment_size
         for advice in (_MADV_DONTNEED_LOCKED, mmap.MADV_DONTNEED):
             with contextlib.suppress(OSError):
                 self._map.madvise(advice, start, self.segment_size)
-                self._cold.append(number)
+                self._cold, self._warm = self._cold + 1, self._warm - 1
                 return True
         # Locked, and an old kernel: it keeps its memory, and so is what the next one takes.
-        self._warm.insert(0, number)
         return False
 
     def close(self) -> None:

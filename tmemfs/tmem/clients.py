@@ -55,17 +55,21 @@ class Client:
         for anything else.
         """
         pool = self._core.attach_pool(name, kind, page_size, uuid, overflows)
-        if pool not in self.pools:
-            self.pools.append(pool)
+        try:
+            if pool not in self.pools:
+                self.pools.append(pool)
+        except BaseException:
+            self._core.detach_pool(pool, self)
+            raise
         return pool
 
     def destroy_pool(self, pool: Pool) -> None:
         """Give up *pool*: its pages cannot be reached from now on, unless others share it.
 
         The memory comes back in slices (`Core.sweep`), a small pool's at once. Raises `BadPool`
-        when the pool is not one of this client's.
+        when the pool is not one of this client's; after any other error it still is.
         """
         if pool not in self.pools:
             raise BadPool(f"pool {pool.name!r} does not belong to client {self.name!r}")
+        self._core.detach_pool(pool, self)
         self.pools.remove(pool)
-        self._core.detach_pool(pool)

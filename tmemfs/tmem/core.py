@@ -58,7 +58,6 @@ class Core:
         self._reclaim = Reclaim(self._arena, budget)
         self.writeback = Writeback(self._arena, self._reclaim)
         """for the clients of pools that overflow"""
-        self._shared: dict[int, Pool] = {}
         self._next_pool = 1
         self.clients: list[Client] = []
 
@@ -87,36 +86,31 @@ class Core:
             raise BadPool("the uuid of a shared pool is an int of 128 bits")
         if overflows and (kind != "persistent" or uuid is not None):
             raise BadPool("only a private persistent pool can overflow")
-        shared = self._shared.get(uuid) if uuid is not None else None
-        if shared is not None:
-            if (shared.kind, shared.page_size) != (kind, page_size):
+        for pool in self.pools if uuid is not None else ():
+            if pool.uuid != uuid:
+                continue
+            if (pool.kind, pool.page_size) != (kind, page_size):
                 raise BadPool(
-                    f"shared pool {shared.name!r} is {shared.kind} with pages of "
-                    f"{shared.page_size} bytes, not {kind} with {page_size}"
+                    f"shared pool {pool.name!r} is {pool.kind} with pages of "
+                    f"{pool.page_size} bytes, not {kind} with {page_size}"
                 )
-            return shared
+            return pool
         number = self._next_pool
         self._next_pool += 1
         where = (number, name, page_size, self._arena, self._reclaim)
-        pool: Pool
         if kind == "persistent":
             pool = PersistentPool(*where, overflows=overflows)
         else:
             pool = EphemeralPool(*where)
         pool.uuid = uuid
-        if uuid is not None:
-            self._shared[uuid] = pool
-        self._reclaim.pools.append(pool)
+        self._reclaim.add(pool)
         return pool
 
-    def detach_pool(self, pool: Pool) -> None:
-        """Destroy *pool* unless another client has it as well. For `Client.destroy_pool`."""
-        if any(pool in client.pools for client in self.clients):
-            return
-        if pool.uuid is not None:
-            del self._shared[pool.uuid]
-        self._reclaim.destroy(pool)
-        self._reclaim.sweep(_SWEEP_AT_ONCE)
+    def detach_pool(self, pool: Pool, client: Client) -> None:
+        """Destroy *pool* unless others than *client* have it. For `Client.destroy_pool`."""
+        if not any(pool in other.pools for other in self.clients if other is not client):
+            pool.close()
+            self._reclaim.sweep(_SWEEP_AT_ONCE)
 
     def sweep(self, segments: int) -> bool:
         """Free up to *segments* segments of destroyed pools; say whether there are more.

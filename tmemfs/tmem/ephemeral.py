@@ -46,9 +46,9 @@ class EphemeralPool(Pool):
         while len(self.new.segments) > keep:
             self.main.adopt(self.new.oldest())
 
-    def close(self) -> list[Segment]:
+    def close(self) -> None:
+        super().close()
         self.ghosts.forget()
-        return super().close()
 
     def _logs_for(
         self, object_id: int, index: int, payloads: Sequence[bytes]

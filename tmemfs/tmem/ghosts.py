@@ -54,9 +54,7 @@ class Ghosts:
         # Half as many again as there are pages, so that few buckets overflow.
         wanted, room = max(pages * 3 // 2, _FEWEST), len(self._table)
         if not room <= 2 * wanted <= 4 * room:
-            self.forget()
-            self._table = array("I", (0,)) * (-(-wanted // _BUCKET) * _BUCKET)
-            self._arena.metadata_bytes += self.metadata_bytes
+            self._begin(array("I", (0,)) * (-(-wanted // _BUCKET) * _BUCKET))
         self._step = max(pages * 9 // 10 // _OLD, 1)
 
     def add(self, object_id: int, index: int) -> None:
@@ -83,8 +81,12 @@ class Ghosts:
 
     def forget(self) -> None:
         """Forget everything, and give the memory back to the account."""
-        self._arena.metadata_bytes -= self.metadata_bytes
-        self._table = array("I")
+        self._begin(array("I"))
+
+    def _begin(self, table: "array[int]") -> None:
+        """Begin afresh with *table*, which is there already: nothing has changed without it."""
+        growth = (len(table) - len(self._table)) * _ENTRY_BYTES
+        self._table, self._arena.metadata_bytes = table, self._arena.metadata_bytes + growth
 
     def _place(self, object_id: int, index: int) -> tuple[int, int]:
         """Where the page's bucket begins, and its fingerprint, which is not 0."""

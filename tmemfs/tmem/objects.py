@@ -5,12 +5,18 @@ the indices ``64 n`` to ``64 n + 63``. Slots 0 and 1 of a node are 64-bit maps o
 were used since they were stored, and used again after that (S3-FIFO wants no more); slot ``2 + i``
 is the location of page ``i``, 0 where there is none. A node is only as long as it must be, so that
 a small file costs little.
+
+The index and what it says lives in the segments change together, node by node: a change is worked
+out first, which may fail, and then made by steps of which only the first can. So an error, memory
+that runs out above all, leaves a node as it was or as it was to be, and everything else agrees.
 """
 
 from array import array
 from collections.abc import Iterator
 
 from tmemfs.pages import Arena, Segment
+from tmemfs.pages.locations import is_outside
+from tmemfs.pages.log import Lives, freed, release_empty
 
 NODE_BITS = 6
 NODE_PAGES = 1 << NODE_BITS
@@ -21,6 +27,8 @@ MAPS = 2  # slots before the first location
 # Nodes grow by this many slots at a time.
 _GROWTH = 4
 _BLANK_NODE = array("Q", bytes((MAPS + NODE_PAGES) * _SLOT_BYTES))
+_NO_NODE = array("Q")
+_NO_LIVES: Lives = []
 # What Python takes for an object beside its nodes, and for a node beside its slots: an id and a
 # stamp of 192 bits, an entry in a dict, an Object, its dict of nodes; an array and its entry.
 # Measured by allocating 100,000 of each (tests/tmem/test_objects.py keeps the figures honest).
@@ -109,25 +117,20 @@ class Object:
             count -= length
         return locations
 
-    def spans(self, index: int, count: int) -> list[tuple[int, int]]:
-        """Return parts (first, last) of a run that hold all its pages, few where it is sparse."""
+    def parts(self, index: int, count: int) -> list[tuple[int, int]]:
+        """Return the parts (first, last) of a run that may hold pages, one for each node."""
         end = index + count
-        if count <= NODE_PAGES * len(self.nodes):
+        first, last = index >> NODE_BITS, ((end - 1) >> NODE_BITS) + 1
+        if last - first == 1:
             return [(index, end)]
-        bases = [number << NODE_BITS for number in self.nodes]
+        # Few where the run is long and the object is not.
+        sparse = last - first > len(self.nodes)
+        numbers = list(self.nodes) if sparse else range(first, last)
         return [
-            (max(index, base), min(end, base + NODE_PAGES))
-            for base in bases
-            if base < end and index < base + NODE_PAGES
+            (max(index, number << NODE_BITS), min(end, (number + 1) << NODE_BITS))
+            for number in numbers
+            if number in self.nodes and first <= number < last
         ]
-
-    def items(self) -> Iterator[tuple[int, int]]:
-        """Yield (index, location) of every page that is there, in no particular order."""
-        for number, node in self.nodes.items():
-            base = number << NODE_BITS
-            for low, location in enumerate(node[MAPS:]):
-                if location:
-                    yield base + low, location
 
 
 class ObjectTable:
@@ -138,12 +141,16 @@ class ObjectTable:
 
     def __init__(self, arena: Arena[Segment]) -> None:
         self._arena = arena
+        self.pages = 0
+        self.outside = 0
+        """how many of the pages are in an overflow file"""
+        self.metadata_bytes = 0
         self._by_id: dict[int, Object] = {}
         self._by_number: list[Object | None] = []
-        # Not a list: its ints would outlive their objects by the million.
-        self._free_numbers = array("I")
-        self.pages = 0
-        self.metadata_bytes = 0
+        # The numbers that are free, so many of its first. It has places for all numbers, so that an
+        # object goes without taking memory, and is no list: its ints would outlive their objects.
+        self._numbers = array("I")
+        self._free = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -156,107 +163,129 @@ class ObjectTable:
         return self._by_id.get(object_id)
 
     def obtain(self, object_id: int) -> Object:
-        """Return the object of that id; a new one has no pages yet and must get one."""
+        """Return the object of that id. A new one joins the table with its first page.
+
+        Until then, none other may be obtained.
+        """
         found = self._by_id.get(object_id)
-        if found is None:
-            number = self._free_numbers.pop() if self._free_numbers else len(self._by_number)
-            found = Object(object_id, number)
+        if found is not None:
+            return found
+        if not self._free:
+            number = len(self._numbers)
             if number == len(self._by_number):
-                self._by_number.append(found)
-            else:
-                self._by_number[number] = found
-            self._by_id[object_id] = found
-            self._charge(OBJECT_OVERHEAD)
-        return found
+                self._by_number.append(None)
+            self._numbers.append(number)
+            self._numbers[0], self._free = number, 1
+        return Object(object_id, self._numbers[self._free - 1])
 
     def owner(self, number: int) -> Object | None:
         """Return the object of that number, None when it is gone."""
         return self._by_number[number]
 
-    def store(self, owner: Object, index: int, locations: list[int]) -> None:
-        """Let the pages of *owner* from *index* on be at *locations*, not used yet.
+    def store(
+        self, owner: Object, index: int, locations: list[int], lives: Lives = _NO_LIVES
+    ) -> None:
+        """Let the pages of *owner* from *index* on be at *locations*; they were not used yet.
 
-        Each page must be absent or be one that moves: older locations are not freed here.
+        They are of one node, and in the arena or outside, all of them. What was there is dead, and
+        what is to live in other segments (*lives*) does.
         """
-        first = 0
-        if len(locations) == 1:
-            # Most puts are of one page, for which the slices below cost as much as all the rest.
-            node, low = owner.nodes.get(index >> NODE_BITS), index & _NODE_MASK
-            if node is not None and low + MAPS < len(node):
-                if not node[low + MAPS]:
-                    owner.pages += 1
-                    self.pages += 1
-                node[low + MAPS] = locations[0]
-                _clear(node, 1 << low)
-                return
-        while first < len(locations):
-            number, low = (index + first) >> NODE_BITS, (index + first) & _NODE_MASK
-            chunk = array("Q", locations[first : first + NODE_PAGES - low])
-            node = owner.nodes.get(number)
-            if node is None:
-                node = _BLANK_NODE[:0]
-                self._charge(NODE_OVERHEAD)
-            start, end = MAPS + low, MAPS + low + len(chunk)
-            if end > len(node):
-                # A sum of arrays is as long as it says; one that is extended gets spare room.
-                more = _BLANK_NODE[len(node) : end + _GROWTH]
-                node = owner.nodes[number] = node + more
-                self._charge(len(more) * _SLOT_BYTES)
-            added = node[start:end].count(0)
-            owner.pages += added
-            self.pages += added
-            node[start:end] = chunk
-            _clear(node, ((1 << len(chunk)) - 1) << low)
-            first += len(chunk)
+        number, start = index >> NODE_BITS, MAPS + (index & _NODE_MASK)
+        end, charge = start + len(locations), 0
+        node = owner.nodes.get(number, _NO_NODE)
+        if not node:
+            charge = NODE_OVERHEAD if owner.pages else NODE_OVERHEAD + OBJECT_OVERHEAD
+        if end > len(node):
+            # A sum of arrays is as long as it says; one that is extended gets spare room.
+            more = _BLANK_NODE[len(node) : end + _GROWTH]
+            node, charge = node + more, charge + len(more) * _SLOT_BYTES
+        before = list(filter(None, node[start:end]))
+        _clear(node, ((1 << len(locations)) - 1) << (start - MAPS))
+        outside = len(locations) if is_outside(locations[0]) else 0
+        if before:
+            inside = self._inside(before)
+            outside -= len(before) - len(inside)
+            lives = [*freed(self._arena, inside), *lives]
+        added = len(locations) - len(before)
+        self._commit(owner, number, node, start, locations, added, outside, charge, lives)
 
-    def take(self, owner: Object, index: int, count: int) -> list[int]:
-        """Remove *count* pages of *owner* from *index* on; return where they were, 0 for absent.
+    def remove(self, owner: Object, first: int, last: int) -> int:
+        """Remove the pages *first* to *last* of *owner*, of one node; return how many there were.
 
-        An object goes with its last page.
+        A node goes with its last page, and an object with its last node.
         """
-        locations = [owner.location(index)] if count == 1 else owner.run(index, count, mark=False)
-        found = count - locations.count(0)
-        if not found:
-            return locations
-        owner.pages -= found
-        self.pages -= found
-        if not owner.pages:
-            self.drop(owner)
-            return locations
-        for number in range(index >> NODE_BITS, ((index + count - 1) >> NODE_BITS) + 1):
-            node = owner.nodes.get(number)
-            if node is None:
-                continue
-            base = number << NODE_BITS
-            start = MAPS + max(index - base, 0)
-            end = min(MAPS + index + count - base, len(node))
-            if start < end:
-                node[start:end] = array("Q", bytes((end - start) * _SLOT_BYTES))
-                if not any(node[MAPS:]):
-                    del owner.nodes[number]
-                    self._charge(-(NODE_OVERHEAD + len(node) * _SLOT_BYTES))
-        return locations
-
-    def drop(self, owner: Object) -> None:
-        """Forget *owner* and all it knows of its pages."""
-        self.pages -= owner.pages
-        slots = sum(map(len, owner.nodes.values()))
-        self._charge(-(OBJECT_OVERHEAD + len(owner.nodes) * NODE_OVERHEAD + slots * _SLOT_BYTES))
-        del self._by_id[owner.id]
-        self._by_number[owner.number] = None
-        self._free_numbers.append(owner.number)
+        number, start = first >> NODE_BITS, MAPS + (first & _NODE_MASK)
+        node = owner.nodes.get(number, _NO_NODE)
+        end = min(start + last - first, len(node))
+        gone = list(filter(None, node[start:end]))
+        if not gone:
+            return 0
+        inside, charge = self._inside(gone), 0
+        lives, outside = freed(self._arena, inside), len(inside) - len(gone)
+        if not (any(node[MAPS:start]) or any(node[end:])):
+            charge = -NODE_OVERHEAD - len(node) * _SLOT_BYTES
+            if owner.pages == len(gone):
+                charge -= OBJECT_OVERHEAD
+            node = _NO_NODE
+        zeros = [0] * (end - start)
+        self._commit(owner, number, node, start, zeros, -len(gone), outside, charge, lives)
+        return len(gone)
 
     def clear(self) -> None:
-        """Forget every object at once."""
-        self._by_id.clear()
-        self._by_number.clear()
-        del self._free_numbers[:]
-        self.pages = 0
-        self._charge(-self.metadata_bytes)
+        """Forget every object at once; what lives in segments is for the caller."""
+        left = self._arena.metadata_bytes - self.metadata_bytes
+        self._by_id, self._by_number, self._numbers, self._free = {}, [], array("I"), 0
+        self.pages = self.outside = self.metadata_bytes = 0
+        self._arena.metadata_bytes = left
 
-    def _charge(self, change: int) -> None:
-        self.metadata_bytes += change
-        self._arena.metadata_bytes += change
+    # -- inside ------------------------------------------------------------------------------
+
+    def _inside(self, locations: list[int]) -> list[int]:
+        """Those of *locations* that are in the arena."""
+        return [x for x in locations if not is_outside(x)] if self.outside else locations
+
+    def _commit(
+        self,
+        owner: Object,
+        number: int,
+        node: "array[int]",
+        start: int,
+        locations: list[int],
+        pages: int,
+        outside: int,
+        charge: int,
+        lives: Lives,
+    ) -> None:
+        """Let *locations* be in *node* from slot *start* on, and all agree with it.
+
+        The node is the object's of that *number* from now on; it has none if there are no slots.
+        *pages*, *outside* and *charge* are what comes or goes. All that takes memory, ints too, is
+        made before anything changes.
+        """
+        slots, chunk = slice(start, start + len(locations)), array("Q", locations)
+        mine, pages, outside = owner.pages + pages, self.pages + pages, self.outside + outside
+        metadata, charged = self.metadata_bytes + charge, self._arena.metadata_bytes + charge
+        to_live, empty = iter(lives), [segment for segment, live in lives if not live[0]]
+        free = self._free + 1 if owner.pages else self._free - 1
+        if node:
+            # The first step, and the only one that can fail: a dict may have to grow.
+            owner.nodes[number] = node
+            if not owner.pages:
+                self._by_id[owner.id] = self._by_number[owner.number] = owner
+                self._free = free
+            node[slots] = chunk
+        else:
+            del owner.nodes[number]
+            if not mine:
+                del self._by_id[owner.id]
+                self._by_number[owner.number] = None
+                self._numbers[self._free], self._free = owner.number, free
+        owner.pages, self.pages, self.outside = mine, pages, outside
+        self.metadata_bytes, self._arena.metadata_bytes = metadata, charged
+        for segment, live in to_live:
+            segment.live = live
+        if empty:
+            release_empty(empty)
 
 
 def _clear(node: "array[int]", marks: int) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from tmemfs.pages import Arena, Segment, SegmentLog
 from tmemfs.pages.locations import SIZE_BITS, is_outside, outside
-from tmemfs.pages.log import free
 from tmemfs.tmem.objects import Object
 from tmemfs.tmem.pool import Memory, Pool
 
@@ -36,10 +35,13 @@ class PersistentPool(Pool):
     ) -> None:
         super().__init__(number, name, page_size, arena, memory)
         self.overflows = overflows
-        self.overflow_pages = 0
-        """how many of the pages are outside"""
         self.log = self._reader
         self.raw = SegmentLog(arena, page_size) if overflows else self.log
+
+    @property
+    def overflow_pages(self) -> int:
+        """How many of the pages are outside."""
+        return self.objects.outside
 
     def logs(self) -> tuple[SegmentLog, ...]:
         return (self.log, self.raw) if self.overflows else (self.log,)
@@ -69,16 +71,10 @@ class PersistentPool(Pool):
         if self.objects.find(owner.id) is not owner or owner.location(index) != location:
             return False
         self.objects.store(owner, index, [outside(checksum)])
-        free(self.arena, (location,))
-        self.overflow_pages += 1
         return True
 
     def statistics(self) -> dict[str, Any]:
         return {**super().statistics(), "overflow_pages": self.overflow_pages}
-
-    def close(self) -> list[Segment]:
-        self.overflow_pages = 0
-        return super().close()
 
     def _logs_for(
         self, object_id: int, index: int, payloads: Sequence[bytes]
@@ -93,13 +89,6 @@ class PersistentPool(Pool):
             last = first + len(list(group))
             yield self.raw if raw else self.log, first, last
             first = last
-
-    def _free(self, locations: Iterable[int]) -> None:
-        if self.overflow_pages:
-            held = list(locations)
-            locations = [location for location in held if not is_outside(location)]
-            self.overflow_pages -= len(held) - len(locations)
-        free(self.arena, locations)
 
     def _corrupt(self, object_id: int, index: int, count: int) -> None:
         """Leave it: there may be no other copy, and its neighbours are good."""

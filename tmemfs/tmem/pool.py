@@ -7,13 +7,12 @@ pages are in, and so in what `tmemfs.tmem.reclaim` may do with them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from tmemfs.errors import CorruptPage
 from tmemfs.pages import Arena, Segment, SegmentLog, codec
-from tmemfs.pages.log import free
-from tmemfs.tmem.objects import ObjectTable
+from tmemfs.tmem.objects import NODE_PAGES, ObjectTable
 from tmemfs.tmem.stats import PoolCounters, ReclaimCounters, as_dict
 
 Kind = Literal["ephemeral", "persistent"]
@@ -68,36 +67,38 @@ class Pool(ABC):
 
         *data* is a whole number of pages. Each page is stored or refused by itself, but a run
         that reaches out of range is refused whole. Where a page is refused, one that was there
-        before is gone: a get misses, and never finds old data; also when an error passes through.
-        Raises ValueError when *data* is no whole number of pages; then nothing has changed.
+        before is gone: a get misses, and never finds old data. When an error passes through, that
+        is so for all of the run. Raises ValueError when *data* is no whole number of pages; then
+        nothing has changed.
         """
         size = self.page_size
         count, rest = divmod(len(data), size)
         if rest:
             raise ValueError(f"{len(data)} bytes are no whole number of pages of {size}")
-        counters = self.counters
-        counters.puts += count
-        # The older pages go first, so that no failure from here on leaves them to be found.
-        older = self._remove(object_id, index, count)
+        older: list[int] = []
         stored = replaced = no_mem = 0
         try:
+            older = self._run(object_id, index, count)
+            # The older pages go first, so that no refusal from here on leaves them to be found.
+            self._remove(object_id, index, count)
             if self._valid(object_id, index, count):
                 payloads = [
                     codec.encode(data[start : start + size]) for start in range(0, len(data), size)
                 ]
                 for log, first, last in self._logs_for(object_id, index, payloads):
-                    done = self._append(log, object_id, index + first, payloads[first:last])
-                    stored += done
-                    no_mem += last - first - done
-                    replaced += done - older[first : first + done].count(0)
-        finally:
+                    at = first
+                    for done in self._append(log, object_id, index + first, payloads[first:last]):
+                        stored += done
+                        replaced += done - older[at : at + done].count(0)
+                        at += done
+                    no_mem += last - at
             flushed = count - older.count(0) - replaced
-            counters.dup_puts_flushed += flushed
-            counters.dup_puts_replaced += replaced
-            self._memory.counters.put_to_flush += flushed
-            counters.good_puts += stored
-            counters.no_mem_puts += no_mem
-            counters.bad_puts += count - stored - no_mem
+            self._count_puts(count, stored, no_mem, replaced, flushed)
+        except BaseException:
+            # Whatever failed, also if it was to remove them: no page is found, old or new.
+            self._remove(object_id, index, count)
+            self._count_puts(count, 0, 0, 0, len(older) - older.count(0))
+            raise
         return stored
 
     def get(self, object_id: int, index: int) -> bytes | None:
@@ -155,10 +156,7 @@ class Pool(ABC):
 
     def holds(self, object_id: int, index: int, count: int) -> list[bool]:
         """Say of *count* pages from *index* on whether they are there, without using them."""
-        owner = self.objects.find(object_id)
-        if owner is None:
-            return [False] * count
-        return [location != 0 for location in owner.run(index, count, mark=False)]
+        return [location != 0 for location in self._run(object_id, index, count)]
 
     def get_and_flush(self, object_id: int, index: int) -> bytes | None:
         """Return one page and remove it, None when it is not there: the exclusive get.
@@ -180,26 +178,16 @@ class Pool(ABC):
         *count* may reach far beyond the last page: only what is there costs time.
         """
         self.counters.flushs += 1
-        owner = self.objects.find(object_id)
-        if owner is None or count <= 0:
-            return 0
-        removed = 0
-        for first, last in owner.spans(index, count):
-            removed += last - first - self._remove(object_id, first, last - first).count(0)
+        removed = self._remove(object_id, index, count) if count > 0 else 0
         self.counters.flushs_found += removed
         return removed
 
     def flush_object(self, object_id: int) -> int:
         """Remove every page of an object; return how many there were."""
         self.counters.flush_objs += 1
-        owner = self.objects.find(object_id)
-        if owner is None:
-            return 0
-        locations = [location for _, location in owner.items()]
-        self.objects.drop(owner)
-        self._free(locations)
-        self.counters.flush_objs_found += 1
-        return len(locations)
+        removed = self._remove(object_id, 0, INDEX_LIMIT)
+        self.counters.flush_objs_found += removed > 0
+        return removed
 
     def stamp(self, object_id: int) -> int:
         """Return what `set_stamp` set last, 0 when nothing or when no page of the object is left.
@@ -260,13 +248,19 @@ class Pool(ABC):
         """What the pool's tables take beside the rows of its segments."""
         return self.objects.metadata_bytes
 
-    def close(self) -> list[Segment]:
-        """Let no page be reached any more; return the segments, which still take memory."""
+    def close(self) -> None:
+        """Let no page be reached any more, whether an error ended it before or not.
+
+        The segments still take memory.
+        """
         self.destroyed = True
         self.objects.clear()
-        return [segment for log in self.logs() for segment in log.segments.values()]
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _count_puts(self, puts: int, good: int, no_mem: int, replaced: int, flushed: int) -> None:
+        self._memory.counters.put_to_flush += flushed
+        self.counters.count_puts(puts, good, no_mem, replaced, flushed)
 
     @abstractmethod
     def _logs_for(
@@ -281,40 +275,45 @@ class Pool(ABC):
             and not self.destroyed
         )
 
-    def _append(self, log: SegmentLog, object_id: int, index: int, payloads: list[bytes]) -> int:
-        """Store payloads from *index* on until one is refused; return how many were stored."""
+    def _append(
+        self, log: SegmentLog, object_id: int, index: int, payloads: list[bytes]
+    ) -> Iterator[int]:
+        """Store payloads from *index* on until one is refused.
+
+        As many at a time as a segment and a node hold; yields how many that were.
+        """
         # What the tables grew by since the last segment was opened is settled once a run.
         if not self._memory.make_room(0, self):
-            return 0
+            return
         done = 0
         while done < len(payloads):
             if not log.fits(len(payloads[done])):
                 if not self._memory.make_room(1, self):
-                    break
+                    return
                 # Pages that were moved to make room may have opened one, and left space in it.
                 if not log.fits(len(payloads[done])):
                     log.open_segment()
             # Each time anew: making room may have taken the last other page of the object, and
             # the object with it.
-            owner = self.objects.obtain(object_id)
-            locations = log.append(payloads[done:], owner.number, index + done)
-            self.objects.store(owner, index + done, locations)
+            owner, first = self.objects.obtain(object_id), index + done
+            part = payloads[done : done + NODE_PAGES - first % NODE_PAGES]
+            locations, lives = log.append(part, owner.number, first)
+            self.objects.store(owner, first, locations, lives)
+            yield len(locations)
             done += len(locations)
-        return done
 
-    def _remove(self, object_id: int, index: int, count: int) -> list[int]:
-        """Remove pages; return where they were, 0 for those that were not there."""
+    def _run(self, object_id: int, index: int, count: int) -> list[int]:
+        """Return where the pages of a run are, 0 for those that are not there."""
+        owner = self.objects.find(object_id)
+        return owner.run(index, count, mark=False) if owner is not None else [0] * count
+
+    def _remove(self, object_id: int, index: int, count: int) -> int:
+        """Remove the pages of a run; return how many there were."""
         owner = self.objects.find(object_id)
         if owner is None:
-            return [0] * count
-        locations = self.objects.take(owner, index, count)
-        if any(locations):
-            self._free(filter(None, locations))
-        return locations
-
-    def _free(self, locations: Iterable[int]) -> None:
-        """Let go of what is at *locations*, which the index no longer points at."""
-        free(self.arena, locations)
+            return 0
+        parts = owner.parts(index, count)
+        return sum([self.objects.remove(owner, first, last) for first, last in parts])
 
     @abstractmethod
     def _corrupt(self, object_id: int, index: int, count: int) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from tmemfs.pages import Arena, Segment, SegmentLog
 from tmemfs.pages.arena import WARM_SEGMENTS
 from tmemfs.pages.locations import SIZE_BITS, is_outside
-from tmemfs.pages.log import BYTES_PER_ROW, ROW_BYTES, SEGMENT_OVERHEAD, free
+from tmemfs.pages.log import BYTES_PER_ROW, ROW_BYTES, SEGMENT_OVERHEAD, release_empty
 from tmemfs.tmem.ephemeral import EphemeralPool
 from tmemfs.tmem.objects import Object
 from tmemfs.tmem.persistent import PersistentPool
@@ -43,10 +43,19 @@ class Reclaim:
 
     def __init__(self, arena: Arena[Segment], limit: int) -> None:
         self.limit = limit
-        self.pools: list[Pool] = []
         self.counters = ReclaimCounters()
         self._arena = arena
-        self._dying: list[Segment] = []
+        # Destroyed ones too, until all their memory is back.
+        self._pools: list[Pool] = []
+
+    @property
+    def pools(self) -> list[Pool]:
+        """The pools that are not destroyed, in the order in which they were made."""
+        return [pool for pool in self._pools if not pool.destroyed]
+
+    def add(self, pool: Pool) -> None:
+        """Let *pool* take memory from now on, and give it."""
+        self._pools.append(pool)
 
     def make_room(self, segments: int, pool: Pool) -> bool:
         """Make sure that *pool* may take *segments* more, taking memory back where needed.
@@ -68,11 +77,13 @@ class Reclaim:
     def shrink(self, segments: int) -> bool:
         """Take back up to *segments* segments that are above the limit; say whether more are."""
         reserved = RESERVE_SEGMENTS * self._arena.segment_size
-        while segments and self._arena.charged_bytes + reserved > self.limit:
-            if not self._take_back(None, spare_used=True):
+        for _ in range(segments):
+            if self._arena.charged_bytes + reserved > self.limit:
+                if not self._take_back(None, spare_used=True):
+                    return False
+            elif not self._arena.trim(self.limit):
                 return False
-            segments -= 1
-        return self._arena.charged_bytes + reserved > self.limit
+        return True
 
     def must_keep(self) -> int:
         """Return the smallest limit in bytes that what is persistent now can be packed into."""
@@ -87,30 +98,33 @@ class Reclaim:
                     continue
                 used = pool.log.segments.values()
                 rows = pool.objects.pages
-                live = sum(segment.live_bytes for segment in used) + BYTES_PER_ROW * rows
+                live = sum(segment.live[1] for segment in used) + BYTES_PER_ROW * rows
                 # Cleaning leaves at most one part in CLEANING_GAIN, and a page, in each segment.
                 dense = size - size // CLEANING_GAIN - pool.page_size
                 need += min(-(-live // dense) + 1, len(used)) if live else 0
                 metadata += ROW_BYTES * rows
         return need * (size + SEGMENT_OVERHEAD) + metadata
 
-    def destroy(self, pool: Pool) -> None:
-        """Let no page of *pool* be reached; its memory comes back by and by (`sweep`)."""
-        self.pools.remove(pool)
-        self._dying.extend(pool.close())
-
     def sweep(self, segments: int) -> bool:
         """Free up to *segments* segments of destroyed pools; say whether there are more."""
-        for _ in range(min(segments, len(self._dying))):
-            segment = self._dying.pop()
-            segment.log.release(segment)
-        return bool(self._dying)
+        for pool in [pool for pool in self._pools if pool.destroyed]:
+            # What an error may have left.
+            pool.close()
+            for log in pool.logs():
+                while log.segments:
+                    if not segments:
+                        return True
+                    log.release(log.oldest())
+                    segments -= 1
+            self._pools.remove(pool)
+        return False
 
     # -- the order ---------------------------------------------------------------------------
 
     def _take_back(self, pool: Pool | None, *, spare_used: bool) -> bool:
-        if self._dying:
-            self.sweep(1)
+        used = self._arena.used_segments
+        self.sweep(1)
+        if self._arena.used_segments < used:
             return True
         fattest = max(
             (p for p in self.pools if isinstance(p, EphemeralPool)),
@@ -141,20 +155,18 @@ class Reclaim:
         segment = (new if from_new else main).oldest()
         self.counters.evict_attempts += 1
         evicted = 0
-        self._retire(segment)
+        _retire(segment)
         pool.ghosts.fit(pool.objects.pages)
         # Who reads a page in two halves, or has it read ahead, uses it once; that is not yet a use.
         enough = 2 if from_new else 1
         for owner, index, location in live_pages(pool, segment):
             if spare_used and owner.uses(index) >= enough:
-                self._move(pool, main, owner, index, location)
+                _move(pool, main, owner, index, location)
                 self.counters.moved_pgs += 1
             else:
                 if from_new:
                     pool.ghosts.add(owner.id, index)
-                pool.objects.take(owner, index, 1)
-                free(self._arena, (location,))
-                evicted += 1
+                evicted += pool.objects.remove(owner, index, index + 1)
         self.counters.evicted_pgs += evicted
         return evicted
 
@@ -180,25 +192,27 @@ class Reclaim:
         pool, segment = max(candidates, key=lambda found: found[1].dead_bytes)
         if segment.dead_bytes < self._arena.segment_size // CLEANING_GAIN:
             return False
+        _retire(segment)
         for owner, index, location in live_pages(pool, segment):
-            self._move(pool, segment.log, owner, index, location)
+            _move(pool, segment.log, owner, index, location)
         self.counters.cleaned_segments += 1
         return True
 
-    # -- how ---------------------------------------------------------------------------------
 
-    def _retire(self, segment: Segment) -> None:
-        """Let nothing more be appended to *segment*."""
-        if segment.log.head is segment:
-            segment.log.head = None
+def _retire(segment: Segment) -> None:
+    """Let nothing more be appended to *segment*; one in which nothing lives goes."""
+    if segment.log.head is segment:
+        segment.log.head = None
+    release_empty((segment,))
 
-    def _move(self, pool: Pool, log: SegmentLog, owner: Object, index: int, location: int) -> None:
-        """Append the page again in *log*, out of the reserve if need be, and mark it unused."""
-        payload = log.payload(location)
-        if not log.fits(len(payload)):
-            log.open_segment()
-        pool.objects.store(owner, index, log.append((payload,), owner.number, index))
-        free(self._arena, (location,))
+
+def _move(pool: Pool, log: SegmentLog, owner: Object, index: int, location: int) -> None:
+    """Append the page again in *log*, out of the reserve if need be, and mark it unused."""
+    payload = log.payload(location)
+    if not log.fits(len(payload)):
+        log.open_segment()
+    locations, lives = log.append((payload,), owner.number, index)
+    pool.objects.store(owner, index, locations, lives)
 
 
 def live_pages(pool: Pool, segment: Segment) -> Iterator[tuple[Object, int, int]]:
@@ -207,7 +221,7 @@ def live_pages(pool: Pool, segment: Segment) -> Iterator[tuple[Object, int, int]
     The page may be moved or removed before the next one is asked for. The segment is given back
     when its last page goes, unless it is pinned.
     """
-    for number, index, start in segment.rows():
+    for number, index, start in segment.appends():
         if not segment.live_pages:
             break
         owner = pool.objects.owner(number)

@@ -36,6 +36,27 @@ class PoolCounters:
     corrupt_pages: int = 0
     """stored pages that did not decode"""
 
+    def count_puts(self, puts: int, good: int, no_mem: int, replaced: int, flushed: int) -> None:
+        """Count puts, of which those that are neither *good* nor *no_mem* are bad.
+
+        All at once: an error in the middle (memory for an int) must not leave them to disagree.
+        """
+        (
+            self.puts,
+            self.good_puts,
+            self.no_mem_puts,
+            self.bad_puts,
+            self.dup_puts_replaced,
+            self.dup_puts_flushed,
+        ) = (
+            self.puts + puts,
+            self.good_puts + good,
+            self.no_mem_puts + no_mem,
+            self.bad_puts + puts - good - no_mem,
+            self.dup_puts_replaced + replaced,
+            self.dup_puts_flushed + flushed,
+        )
+
     @property
     def missed_gets(self) -> int:
         """Gets that found nothing."""

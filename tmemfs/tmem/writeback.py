@@ -16,6 +16,7 @@ from itertools import islice
 
 from tmemfs.errors import CorruptPage
 from tmemfs.pages import Arena, Segment
+from tmemfs.pages.log import release_empty
 from tmemfs.tmem.objects import Object
 from tmemfs.tmem.persistent import PersistentPool
 from tmemfs.tmem.reclaim import RESERVE_SEGMENTS, Reclaim, live_pages
@@ -46,7 +47,6 @@ class Batch:
 
         Returns False when there were too many of them; the others are for another batch.
         """
-        segment.pins += 1
         self._segments.append(segment)
         for owner, index, location in live_pages(self.pool, segment):
             if spare_used and owner.used(index):
@@ -56,6 +56,11 @@ class Batch:
             else:
                 self._victims.append((owner, index, location))
         return True
+
+    def pin(self) -> None:
+        """Let the segments stay where they are; to be called when all were added."""
+        for segment in self._segments:
+            segment.pins += 1
 
     @property
     def full(self) -> bool:
@@ -68,9 +73,11 @@ class Batch:
         To be called once, before anything else is asked of the pool. A page that does not decode
         stays where it is.
         """
+        # When an error passes through, there is nothing in it that the caller was not told of.
+        victims, self._victims = self._victims, []
+        kept, pages = [], []
         # Pages of zeros that were put again in the same segment were met twice there.
-        victims, self._victims = sorted(set(self._victims), key=lambda v: (v[0].id, v[1])), []
-        pages = []
+        victims = sorted(set(victims), key=lambda v: (v[0].id, v[1]))
         for owner, index, location in victims:
             try:
                 pages.append((index, self.pool.log.page(location)))
@@ -78,27 +85,38 @@ class Batch:
                 self.pool.counters.corrupt_pages += 1
                 owner.use(index)
             else:
-                self._victims.append((owner, index, location))
+                kept.append((owner, index, location))
+        self._victims = kept
         return pages
 
     def finish(self, checksums: Sequence[int | None]) -> int:
         """Note what has left; return how many pages that were.
 
         *checksums* has that of each page, of up to 47 bits, in the order of `pages`; None for
-        those that could not be written. These stay, as if they had been used, and so do pages
-        that were replaced or flushed meanwhile.
+        those that could not be written. These stay, as if they had been used, and so do those
+        for which there is none, and pages that were replaced or flushed meanwhile. The batch has
+        ended then, also when an error passes through: pages that were not noted yet have not left.
         """
         moved = 0
-        for (owner, index, location), checksum in zip(self._victims, checksums, strict=True):
-            if checksum is None:
-                owner.use(index)
-            elif self.pool.move_outside(owner, index, location, checksum):
-                moved += 1
-        for segment in self._segments:
-            segment.pins -= 1
-            if not (segment.live_pages or segment.pins or self.pool.destroyed):
-                segment.log.release(segment)
+        try:
+            for (owner, index, location), checksum in zip(self._victims, checksums, strict=False):
+                if checksum is None:
+                    owner.use(index)
+                elif self.pool.move_outside(owner, index, location, checksum):
+                    moved += 1
+        finally:
+            self._unpin()
         return moved
+
+    def _unpin(self) -> None:
+        # A segment may have been added twice.
+        segments, pinned = set(self._segments), iter(self._segments)
+        self._segments, self._victims = [], []
+        for segment in pinned:
+            segment.pins -= 1
+        # Those of a pool that was destroyed meanwhile are swept.
+        if not self.pool.destroyed:
+            release_empty(segments)
 
 
 class Writeback:
@@ -130,6 +148,8 @@ class Writeback:
             for from_heads in (False, True) if heads else (False,):
                 for pool in pools:
                     if (pool in avoid) == avoided and (batch := _batch(pool, heads=from_heads)):
+                        # The last, so that no error leaves pins that nobody takes away.
+                        batch.pin()
                         return batch
         return None
 
@@ -160,7 +180,6 @@ def _batch(pool: PersistentPool, *, heads: bool) -> Batch | None:
             segment.log.segments.move_to_end(segment.number)
         if batch:
             return batch
-    batch.finish(())
     return None
 
 
