@@ -115,10 +115,8 @@ def test_what_is_warm_stays_within_the_limit() -> None:
     arena: Arena[str] = Arena(10, SIZE)
     arena.warm_wanted = 1000
     fill(arena, take(arena, 3))
-    arena.metadata_bytes = 100
-    warm_up(arena, 8 * SIZE)
-    assert arena.warm_bytes == 4 * SIZE
-    arena.metadata_bytes = 0
+    # Tables that come and go do not take it away: it would have to be waited for again.
+    arena.metadata_bytes = SIZE
     warm_up(arena, 8 * SIZE)
     assert arena.warm_bytes == 5 * SIZE
     warm_up(arena, 6 * SIZE)

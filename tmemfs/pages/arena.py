@@ -119,7 +119,7 @@ class Arena(Generic[Holder]):
         """Touch one more free segment, or let one go; say whether there is more of that to do.
 
         To be called until there is not. Warm segments do not bring the arena above *limit* bytes,
-        apart from the few that the budget has in reserve.
+        tables not counted, apart from the few that the budget has in reserve.
         """
         if self.trim(limit):
             return True
@@ -130,7 +130,9 @@ class Arena(Generic[Holder]):
         return self._warm > self._warm_within(limit) and self._cool_one()
 
     def _warm_within(self, limit: int) -> int:
-        room = (limit - self.charged_bytes) // self.segment_size
+        # Tables are not counted, or each that grows would push out a segment, which has to be
+        # waited for when it shrinks: who wants more than a few has memory for them as well.
+        room = limit // self.segment_size - self.used_segments
         return min(self.warm_wanted, max(room, WARM_SEGMENTS))
 
     def _warm_one(self) -> bool:

@@ -69,9 +69,6 @@ class Reclaim:
                 self.counters.pool_limit_hit += 1
                 return False
             patience -= 1
-        if segments:
-            # The tables have grown since the last one.
-            self._arena.trim(self.limit)
         return True
 
     def shrink(self, segments: int) -> bool:
