@@ -164,6 +164,16 @@ def test_locked_memory_of_an_old_kernel_stays(monkeypatch: pytest.MonkeyPatch) -
     arena.close()
 
 
+def test_a_core_dump_has_no_pages() -> None:
+    arena: Arena[str] = Arena(8, SIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(arena.view))
+    with open("/proc/self/smaps", encoding="ascii") as file:
+        mapping = file.read().partition(f"\n{start:x}-")[2]
+    flags = mapping.partition("\nVmFlags:")[2].partition("\n")[0].split()
+    assert "dd" in flags
+    arena.close()
+
+
 def test_what_was_read_outlives_the_arena() -> None:
     arena: Arena[str] = Arena(1, 4096)
     start = take(arena, 1)[0] * 4096

@@ -70,6 +70,8 @@ class Arena(Generic[Holder]):
         )
         # A huge page would make two megabytes resident for the first byte of a segment.
         self._map.madvise(mmap.MADV_NOHUGEPAGE)
+        # Other people's memory is in here: a core dump of the process leaves it out.
+        self._map.madvise(mmap.MADV_DONTDUMP)
         self.view = memoryview(self._map)
 
     @property
