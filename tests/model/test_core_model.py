@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 from overflow_files import OverflowFiles
 from page_data import page
+from stepping import Operation, fail_at_line
 
 from tmemfs.errors import BudgetError, CorruptPage
 from tmemfs.tmem import (
@@ -36,6 +37,7 @@ from tmemfs.tmem import (
 SIZES = (4096, 8192, 65536)
 
 seeds = st.integers(0, 40)
+steps = st.integers(0, 400)
 objects = st.sampled_from([1, 2, INVALID_OBJECT_ID - 1])
 # Around the edges of nodes, far out, and close to the end.
 indices = st.one_of(
@@ -63,6 +65,8 @@ class CoreMachine(RuleBasedStateMachine):
         self.told: dict[Pool, dict[str, int]] = {}
         self.destroyed: list[Pool] = []
         self.settled = True
+        self.failed = False
+        """whether an error has passed through"""
 
     @initialize(budget=budgets, size=st.sampled_from(SIZES), target=pools)
     def start(self, budget: int, size: int) -> Any:
@@ -315,6 +319,73 @@ class CoreMachine(RuleBasedStateMachine):
             self.told[pool]["puts"] += 1
             self.told[pool]["good_puts"] += 1
 
+    # -- errors in the middle ----------------------------------------------------------------
+
+    @rule(
+        pool=pools,
+        object_id=objects,
+        index=indices,
+        count=counts,
+        seed=seeds,
+        kind=st.sampled_from(["zero", "text", "raw"]),
+        step=steps,
+    )
+    def put_with_an_error(
+        self, pool: Pool, object_id: int, index: int, count: int, seed: int, kind: str, step: int
+    ) -> None:
+        """Nothing of the run is there then, unless the put had not even begun."""
+        count = min(count, (1 << 20) // pool.page_size)
+        new = b"".join(page(seed + i, pool.page_size, kind) for i in range(count))
+        if self._fails(step + 1, lambda: pool.put_many(object_id, index, new)):
+            assert pool.get_many(object_id, index, count) == [None] * count
+        for i in range(count):
+            self.pages[pool].pop((object_id, index + i), None)
+        self._ask_again(pool)
+        # Not to be counted twice.
+        pool.flush_many(object_id, index, count)
+        self._ask_again(pool)
+
+    @rule(pool=pools, object_id=objects, index=indices, count=counts, step=steps)
+    def flush_with_an_error(
+        self, pool: Pool, object_id: int, index: int, count: int, step: int
+    ) -> None:
+        """Whatever went is not asked for again: it is flushed once more."""
+        self._fails(step, lambda: pool.flush_many(object_id, index, count))
+        pool.flush_many(object_id, index, count)
+        for i in range(count):
+            self.pages[pool].pop((object_id, index + i), None)
+        self._ask_again(pool)
+
+    @precondition(lambda self: self.files.batch is None)
+    @rule(heads=st.booleans(), step=steps)
+    def leave_with_an_error(self, heads: bool, step: int) -> None:
+        begun = not self._fails(step, lambda: self.files.begin(heads=heads))
+        batch = self.files.batch
+        if batch is None:
+            return
+        if begun:
+            self._fails(step, self.files.finish)
+        # Also where to end it has failed, or where its pages could not be had.
+        self.core.writeback.finish(batch, ())
+        self.files.batch = None
+
+    @rule(budget=budgets, step=steps)
+    def change_the_budget_with_an_error(self, budget: int, step: int) -> None:
+        if budget < self.core._reclaim.must_keep() or not self.settled:
+            return
+        self._fails(step, lambda: self.core.set_budget(budget))
+        self.core.set_budget(budget)
+        self.settled = self._can_be_settled()
+
+    def _fails(self, step: int, operation: Operation) -> bool:
+        failed = fail_at_line(step, operation) is not None
+        self.failed |= failed
+        return failed
+
+    def _ask_again(self, pool: Pool) -> None:
+        """Count from what there is: an error may have come before or after it was counted."""
+        self.told[pool] = {name: pool.statistics()[name] for name in self.told[pool]}
+
     # -- the budget --------------------------------------------------------------------------
 
     @rule(budget=budgets, at_once=st.booleans())
@@ -358,7 +429,7 @@ class CoreMachine(RuleBasedStateMachine):
     def the_account_is_right(self) -> None:
         if hasattr(self, "core"):
             pinned = self.files.batch is not None
-            check_account(self.core, settled=self.settled, pinned=pinned)
+            check_account(self.core, settled=self.settled, pinned=pinned, failed=self.failed)
 
     @invariant()
     def the_counters_are_right(self) -> None:
