@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import time
 
 from tmemfs import loops, system
 from tmemfs.blockdevices import Number
-from tmemfs.cli import swaptools, swapvolume
+from tmemfs.cli import readback, swaptools, swapvolume
 from tmemfs.cli.interrupts import undoing
 from tmemfs.cli.parser import Parser
 from tmemfs.cli.swapvolume import Volume
-from tmemfs.errors import Interrupted, SwapFailure
+from tmemfs.errors import SwapFailure
 from tmemfs.loops import Loop, SwapDevice
 from tmemfs.system import MountState
 from tmemfs.units import format_size
 
-LOOK_SECONDS = 0.5  # how often progress is shown
-STUCK_SECONDS = 20.0  # without progress for so long, it is looked why
 DEAD_SECONDS = 60.0  # swapoff of a device whose daemon is gone takes much less
 DEAD_TRIES = 5
+_PAUSE_SECONDS = 0.5
 
 _EPILOG = f"""\
 Whatever is swapped out has to come back into memory, so it is refused where that has not as much
@@ -94,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     for swap in volume.swaps():
         if not arguments.anyway:
             check_room(swap)
-        _off(volume, swap)
+        readback.read_back(volume, swap)
         _note(arguments.verbose, f"{swap.device} is no swap any more")
     if swapvolume.state(volume) is MountState.STALE:
         _note(True, f"{name}: the daemon ended meanwhile; what had not come back by then is lost")
@@ -144,85 +140,6 @@ def check_room(swap: SwapDevice) -> None:
         )
 
 
-# --- swapoff(8), which may take long ---------------------------------------------------------
-
-
-def _off(volume: Volume, swap: SwapDevice) -> None:
-    """Run swapoff(8), showing how far it is. Ctrl-C ends it, and leaves the swap on."""
-    command = [swaptools.find("swapoff"), swap.device]
-    progress = _Progress(volume, swap)
-    with undoing() as undo, undo.held():
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env=swaptools.environment(),
-        ) as child:
-            while True:
-                try:
-                    said = child.communicate(timeout=LOOK_SECONDS)[1]
-                    break
-                except subprocess.TimeoutExpired:
-                    progress.show()
-                if undo.pending:
-                    # swapoff(2) notices between two processes, and lets it be swap again.
-                    child.send_signal(signal.SIGINT)
-        progress.end()
-        still_on = swap.device in loops.swap_devices()
-        interrupted = undo.pending
-        undo.forget()  # where it came too late, the rest is soon done
-        if still_on and interrupted:
-            raise Interrupted(f"{swap.device}: interrupted; it is still on, and nothing is lost")
-        if child.returncode and still_on:
-            text = swaptools.failure("swapoff", swap.device, said, child.returncode)
-            raise SwapFailure(f"{text}; it is still on{_hint(text)}")
-
-
-def _hint(said: str) -> str:
-    if os.strerror(errno.ENOMEM) not in said:
-        return ""
-    return "; a memory cgroup has no room for what comes back: raise its limit, or end a program"
-
-
-class _Progress:
-    """What a person at a terminal sees; and why nothing happens, for everybody."""
-
-    def __init__(self, volume: Volume, swap: SwapDevice) -> None:
-        self._volume = volume
-        self._swap = swap
-        self._left = swap.used
-        self._since = time.monotonic()
-        self._shown = False
-        self._told = False
-
-    def show(self) -> None:
-        """Look how far it is."""
-        now = loops.swap_devices().get(self._swap.device)
-        left = now.used if now else 0
-        if left != self._left:
-            self._left, self._since = left, time.monotonic()
-        elif not self._told and time.monotonic() - self._since > STUCK_SECONDS:
-            self._told = True
-            self._say_why()
-        if sys.stderr.isatty():
-            done = format_size(max(self._swap.used - left, 0))
-            text = f"{self._swap.device}: {done} of {format_size(self._swap.used)} are back"
-            print(f"\r{text:60}", end="", file=sys.stderr, flush=True)
-            self._shown = True
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            print(f"\r{'':60}\r", end="", file=sys.stderr, flush=True)
-
-    def _say_why(self) -> None:
-        silent = swapvolume.state(self._volume) is MountState.SILENT
-        why = "the daemon does not answer" if silent else "the kernel finds it hard to make room"
-        _note(True, f"{self._swap.device}: nothing came back for {STUCK_SECONDS:g} seconds: {why}")
-
-
 # --- the daemon is gone ----------------------------------------------------------------------
 
 
@@ -261,8 +178,8 @@ def _off_dead(swap: SwapDevice) -> None:
             return
         except SwapFailure as exc:
             if not left:
-                raise SwapFailure(f"{exc}; it is still on{_hint(str(exc))}") from None
-        time.sleep(LOOK_SECONDS)
+                raise SwapFailure(f"{exc}; it is still on{readback.hint(str(exc))}") from None
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _note(wanted: bool, line: str) -> None:
