@@ -13,6 +13,7 @@ import os
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
+from tmemfs.supervise import failsafe
 from tmemfs.tmem import PersistentPool
 from tmemfs.volumes.overflow import OverflowFile, checksum
 from tmemfs.volumes.runs import runs
@@ -100,9 +101,12 @@ class OverflowingSwapVolume(PatientSwapVolume):
         run = self._joined(first, count, outside)
         for index, page in outside.items():
             # Once is how a page is needed and freed; who comes twice may come again.
-            again = self._pool.use_outside(OBJECT, index)
-            if again and self._spiller.has_spare and self._pool.has_room(1):
-                self._put(index, page)
+            try:
+                again = self._pool.use_outside(OBJECT, index)
+                if again and self._spiller.has_spare and self._pool.has_room(1):
+                    self._put(index, page)
+            except Exception as error:
+                failsafe.note("swap read back", error)  # who reads has the page
         return self._cut(run, offset, size)
 
     async def _write_piece(self, offset: int, buf: bytes) -> None:

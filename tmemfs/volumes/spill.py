@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -86,12 +86,10 @@ class Spiller:
 
     async def _move(self, batch: Batch) -> bool:
         """Move *batch*; False when nothing of it could be written."""
-        checksums: list[int | None] | None = None
+        checksums: Sequence[int | None] = ()
         try:
             checksums = await self._files[batch.pool].write(batch.pages())
         finally:
-            if checksums is None:
-                checksums = [None] * len(batch)
             self._writeback.finish(batch, checksums)
         return any(checksum is not None for checksum in checksums)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -42,6 +42,8 @@ class SwapVolume:
     def __init__(self, name: str, size: int, pool: PersistentPool) -> None:
         self.name = name
         self.size = size
+        self.keep: Callable[[int, bytes], None] = lambda first, data: None
+        """called with the first page and the bytes of pages that could not be stored"""
         self._pool = pool
         self._zeros = bytes(pool.page_size)
 
@@ -173,8 +175,13 @@ class SwapVolume:
             index += count
 
     def _put_some(self, first: int, data: bytes) -> None:
-        if self._pool.put_many(OBJECT, first, data) * self._pool.page_size != len(data):
-            raise OSError(errno.EIO, "a page was refused although there was room")
+        try:
+            if self._pool.put_many(OBJECT, first, data) * self._pool.page_size != len(data):
+                raise OSError(errno.EIO, "a page was refused although there was room")
+        except Exception:
+            # The pool may have none of them now, old or new, and what it has not reads as zeros.
+            self.keep(first, data)
+            raise
 
     def _run(self, first: int, count: int) -> bytes | bytearray:
         """Pages that are in memory, up to the first that is corrupt. Raises EIO for that one."""

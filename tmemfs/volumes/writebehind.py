@@ -42,6 +42,7 @@ class WriteBehind:
 
     def __init__(self, volume: SwapVolume) -> None:
         self.volume = volume
+        volume.keep = self._keep
         self._noted: Pages = {}
         self._wake = trio.Event()
         self._slice = _LONG_SLICE
@@ -126,6 +127,12 @@ class WriteBehind:
         return {**self.volume.statistics(), "write_buffer_bytes": buffered}
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _keep(self, first: int, data: bytes) -> None:
+        """Have pages that the volume could not store, unless there are newer ones."""
+        for index, at in enumerate(range(0, len(data), PAGE_SIZE), first):
+            self._noted.setdefault(index, data[at : at + PAGE_SIZE])
+        self._wake.set()
 
     async def _read_around(self, noted: Pages, offset: int, end: int) -> memoryview:
         """The bytes *offset* to *end*: pages that were *noted*, the others from the volume."""

@@ -1,0 +1,69 @@
+"""Swap while the daemon's own code fails again and again: every page is right, and nobody ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import injection
+import pytest
+from loop_swap import swap_on, used_swap
+from memory_limit import MemoryLimit
+from mounting import mounted
+
+pytestmark = [pytest.mark.root, pytest.mark.swap]
+
+MIB = 1 << 20
+KEEPER = Path(__file__).with_name("keeps_pages.py")
+ERRORS = 200
+ROUNDS = 40
+
+
+@pytest.mark.parametrize("overflow", [False, True])
+def test_200_errors_under_load(tmp_path: Path, overflow: bool) -> None:
+    switch, source = tmp_path / "switch", tmp_path / "source"
+    source.mkdir()
+    tests = Path(injection.__file__).parent
+    before = (
+        f"import sys\nsys.path.insert(0, {str(tests)!r})\nimport injection\n"
+        f"injection.install_random({str(switch)!r}, {ERRORS}, seed=1, one_in=400)\n"
+    )
+    options = ["--swap=s=128M", "--budget=12M" if overflow else "--budget=160M"]
+    if overflow:
+        options.append(f"--overflow=s={tmp_path / 'overflow'}")
+    with (
+        mounted(source, tmp_path / "m", *options, before=before, logs=True) as mount,
+        swap_on(mount.control / "swap" / "s") as device,
+        MemoryLimit(24 * MIB) as limit,
+        subprocess.Popen(
+            limit.command([sys.executable, KEEPER, "48"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        ) as program,
+    ):
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert program.stdout.readline() == "filled\n"
+        switch.touch()
+        for _ in range(ROUNDS):
+            program.stdin.write("\n")
+            program.stdin.flush()
+            assert program.stdout.readline() == "0 wrong\n"
+            failed = switch.read_text().splitlines()
+            if len(failed) == ERRORS:
+                break
+        assert len(failed) == ERRORS
+        assert len(set(failed)) > 6, "of many kinds"
+        switch.unlink()
+        program.stdin.write("\n")
+        program.stdin.flush()
+        assert program.stdout.readline() == "0 wrong\n"
+        assert used_swap(device) is not None
+        failsafe = mount.status()["failsafe"]
+        assert 0 < failsafe["count"] <= ERRORS
+        assert failsafe["last"]
+        assert mount.log().count("ERROR: ") == failsafe["count"]
+        assert mount.log().count("Traceback (most recent call last)") >= failsafe["count"]
+        program.kill()
