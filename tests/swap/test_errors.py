@@ -26,7 +26,7 @@ def test_200_errors_under_load(tmp_path: Path, overflow: bool) -> None:
     tests = Path(injection.__file__).parent
     before = (
         f"import sys\nsys.path.insert(0, {str(tests)!r})\nimport injection\n"
-        f"injection.install_random({str(switch)!r}, {ERRORS}, seed=1, one_in=400)\n"
+        f"injection.install_random({str(switch)!r}, {ERRORS}, seed=1, one_in={400 if overflow else 80})\n"
     )
     options = ["--swap=s=128M", "--budget=12M" if overflow else "--budget=160M"]
     if overflow:
