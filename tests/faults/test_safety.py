@@ -88,9 +88,7 @@ def test_what_is_permitted_is_in_place(source: Path, tmp_path: Path) -> None:
     with mounted(source, tmp_path / "m", "--budget=64M", "--swap=s=64M") as mount:
         done = steps(mount)
         pid = mount.process.pid
-        assert set(done) == {
-            *("lock_memory", "reserve", "oom_score_adj", "io_flusher", "requests")
-        }
+        assert set(done) == {*("lock_memory", "reserve", "oom_score_adj", "io_flusher", "requests")}
         assert done["reserve"]
         assert done["requests"] == mount.status()["discard"]
         unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] == resource.RLIM_INFINITY
