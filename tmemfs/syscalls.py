@@ -1,4 +1,4 @@
-"""System calls that Python does not wrap: renames with flags, file handles, fallocate, statx.
+"""System calls that Python does not wrap: openat2, renames with flags, file handles, and more.
 
 All raise OSError as the functions of `os` do.
 """
@@ -11,6 +11,9 @@ _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC_STATS = 0x7FF
 _STATX_BYTES = 256
 _MAX_HANDLE = 128
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_XDEV = 0x01
+_RESOLVE_CACHED = 0x20
 
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16
 """modes of fallocate(2), all of those that move no bytes"""
@@ -31,6 +34,20 @@ class _FileHandle(ctypes.Structure):
 _HEADER = _FileHandle.f_handle.offset
 
 
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_HERE, _CACHED = (
+    _OpenHow(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _RESOLVE_NO_XDEV | resolve)
+    for resolve in (0, _RESOLVE_CACHED)
+)
+
+
 def _checked(result: int, name: object = None) -> int:
     if result < 0:
         error = ctypes.get_errno()
@@ -38,24 +55,35 @@ def _checked(result: int, name: object = None) -> int:
     return result
 
 
+def open_here(directory: int, name: bytes, *, cached: bool = False) -> int:
+    """Open *name* in *directory*, ``O_PATH``, if it is on the same mount; return a descriptor.
+
+    EXDEV where something is mounted on it. With *cached* the call never waits: EAGAIN where the
+    kernel does not have the name in memory, or would have to cross into a mount. ENOSYS before
+    Linux 5.6; EINVAL with *cached* before 5.12. See openat2(2).
+    """
+    how = _CACHED if cached else _HERE
+    size = ctypes.c_size_t(ctypes.sizeof(how))
+    return _checked(_libc.syscall(_SYS_OPENAT2, directory, name, ctypes.byref(how), size), name)
+
+
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
     """Rename *old* in directory *old_dir* to *new* in *new_dir*; see renameat2(2) for *flags*."""
     _checked(_libc.renameat2(old_dir, old, new_dir, new, ctypes.c_uint(flags)), old)
 
 
-def file_handle(fd: int, name: bytes = b"") -> bytes:
-    """Return the handle of *name* in directory *fd*, of *fd* itself without a name.
+def file_handle(fd: int) -> bytes:
+    """Return the handle of what *fd* is open on, an ``O_PATH`` one too.
 
     A handle names an inode for as long as it lives, and no later inode of the same number.
-    Symbolic links are not followed. See name_to_handle_at(2); EOPNOTSUPP where the filesystem
-    has no handles.
+    See name_to_handle_at(2); EOPNOTSUPP where the filesystem has no handles.
     """
     handle = _FileHandle(_MAX_HANDLE)
     mount_id = ctypes.c_int()
-    flags = 0 if name else _AT_EMPTY_PATH
     _checked(
-        _libc.name_to_handle_at(fd, name, ctypes.byref(handle), ctypes.byref(mount_id), flags),
-        name,
+        _libc.name_to_handle_at(
+            fd, b"", ctypes.byref(handle), ctypes.byref(mount_id), _AT_EMPTY_PATH
+        )
     )
     return bytes(handle)[: _HEADER + handle.handle_bytes]
 

@@ -89,7 +89,7 @@ def _wait_in_vain(mount: Path, stuck: subprocess.Popen[bytes], seconds: float) -
     waiting = []
     try:
         for number in range(_AT_ONCE):
-            command = ["stat", mount / "stuck" / f"name{number}"]
+            command: list[str | Path] = ["stat", mount / "stuck" / f"name{number}"]
             silent = subprocess.DEVNULL
             waiting.append(subprocess.Popen(command, stdout=silent, stderr=silent))
         time.sleep(seconds)
