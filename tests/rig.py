@@ -152,6 +152,7 @@ class Gate:
 
     def __init__(self, function: Callable[..., Any], *, before: bool = False) -> None:
         self.reached = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
         self._function = function
         self._before = before
         self._opened = threading.Event()
@@ -172,7 +173,7 @@ class Gate:
         self._opened.set()
 
     def _wait(self) -> None:
-        trio.from_thread.run_sync(self.reached.set)
+        trio.from_thread.run_sync(self.reached.set, trio_token=self._token)
         assert self._opened.wait(SECONDS)
 
 

@@ -341,6 +341,7 @@ async def test_an_open_does_not_wait_for_a_writer_to_rest(
     (far.root / "f").write_bytes(b"")
     writer = await far.open("f")
     real, count = os.fstat, 0
+    token = trio.lowlevel.current_trio_token()
 
     def busy(fd: int) -> os.stat_result:
         """Each look is passed by a write."""
@@ -348,7 +349,7 @@ async def test_an_open_does_not_wait_for_a_writer_to_rest(
         info = real(fd)
         if fd not in (writer.fd, writer.node.fd):
             count += 1
-            trio.from_thread.run(far.volume.write, writer, count, b"x")
+            trio.from_thread.run(far.volume.write, writer, count, b"x", trio_token=token)
         return info
 
     with trio.fail_after(60), monkeypatch.context() as patch:

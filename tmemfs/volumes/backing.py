@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -120,20 +120,22 @@ class Backing:
 
         When the mount ends, it is left behind.
         """
-        return await self.ask_by(on.threads, function, *args)
+        return await self._counted(on.threads.run(function, *args, abandon=True))
 
     async def ask_by(
         self, threads: trio.CapacityLimiter, function: Callable[..., T], *args: Any
     ) -> T:
         """As `ask`, by other *threads* than those of a filesystem that is known."""
-        return await self._in_thread(threads, True, function, *args)
+        return await self._counted(
+            trio.to_thread.run_sync(function, *args, limiter=threads, abandon_on_cancel=True)
+        )
 
     async def make(self, on: Filesystem, function: Callable[..., T], *args: Any) -> T:
         """Make a call that changes a name or an attribute: one that is not left behind.
 
         A local filesystem too waits for its journal, or as long as it is frozen.
         """
-        return await self._in_thread(on.threads, False, function, *args)
+        return await self._counted(on.threads.run(function, *args, abandon=False))
 
     async def wait(
         self, file: trio.CapacityLimiter, function: Callable[..., T], *args: Any, safe: bool = False
@@ -143,16 +145,16 @@ class Backing:
         When the mount ends, one that is *safe* to leave behind, because it changes nothing, is.
         """
         async with file:
-            return await self._in_thread(self._threads, safe, function, *args)
+            return await self._counted(
+                trio.to_thread.run_sync(
+                    function, *args, limiter=self._threads, abandon_on_cancel=safe
+                )
+            )
 
-    async def _in_thread(
-        self, limiter: trio.CapacityLimiter, safe: bool, function: Callable[..., T], *args: Any
-    ) -> T:
+    async def _counted(self, call: Awaitable[T]) -> T:
         self.waiting += 1
         try:
-            return await trio.to_thread.run_sync(
-                function, *args, limiter=limiter, abandon_on_cancel=safe
-            )
+            return await call
         finally:
             self.waiting -= 1
 

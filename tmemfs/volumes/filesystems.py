@@ -8,10 +8,9 @@ own threads, so that one that does not answer takes none from the others.
 
 from __future__ import annotations
 
-import trio
-
 from tmemfs import system
 from tmemfs.volumes.closing import Closer
+from tmemfs.volumes.threads import Threads
 
 # What keeps all that an inode's attributes need in memory while the inode is. Not overlay, whose
 # layers may be anything, and not zfs, which stops everybody while a snapshot is rolled back.
@@ -35,7 +34,7 @@ class Filesystem:
         self.kind = kind
         self.local = kind in _LOCAL
         self.holds = kind.startswith("fuse")
-        self.threads = trio.CapacityLimiter(_THREADS)
+        self.threads = Threads(_THREADS)
         self.closer = Closer()
 
 

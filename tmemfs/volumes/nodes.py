@@ -16,6 +16,7 @@ Nothing here waits. What a filesystem may make us wait for is done by others, in
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
 from collections import OrderedDict
@@ -31,6 +32,9 @@ from tmemfs.volumes.routes import Key, Look, Route, Step, generation_of, handle_
 _LARGE = 1 << 11
 # So many descriptors are looked at, at most, before it is given up to find one to close.
 _TRIES = 64
+# After so many new nodes the garbage collector is told not to look at those that there are: with a
+# million of them it would take a second every now and then, in which nothing is served.
+_FROZEN = 4096
 # So many nodes have left something in the heap that is worth the time to give it back.
 _MANY = 10_000
 
@@ -175,6 +179,7 @@ class NodeTable:
         # By number where the device is the root's, which saves a tuple for each of very many.
         self._nodes: dict[int | Key, Node] = {}
         self._most = 0
+        self._new = 0
         self._open: OrderedDict[Node, None] = OrderedDict()
         info = os.fstat(root_fd)
         self.device = info.st_dev
@@ -217,6 +222,9 @@ class NodeTable:
                 # The kernel counts by the number, whichever inode it means.
                 new.lookups = node.lookups
             node = new
+            self._new += 1
+            if not self._new % _FROZEN:
+                gc.freeze()
             self._most = max(self._most, len(self._nodes))
         elif node is not self.root:
             node.parent, node.name = parent, name
@@ -255,6 +263,8 @@ class NodeTable:
         for node in list(self._open):
             self._close(node)
         self._nodes.clear()
+        for filesystem in set(self._filesystems.values()):
+            filesystem.threads.close()
         os.close(self._root_fd)
 
     # -- for Node ----------------------------------------------------------------------------
