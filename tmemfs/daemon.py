@@ -72,6 +72,7 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
         cache_pool,
         kind=kind_of(root),
         descriptors=_descriptors(),
+        serves_swap=bool(config.swaps),
         mode=config.cache,
         believe=config.attr_timeout,
         believe_names=config.entry_timeout,

@@ -5,10 +5,14 @@ All raise OSError as the functions of `os` do.
 
 import ctypes
 import os
+import sys
 
 _AT_EMPTY_PATH = 0x1000
 _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC_STATS = 0x7FF
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_MNT_ID = 0x1000
+_STATX_MNT_ID_OFFSET = 144
 _STATX_BYTES = 256
 _MAX_HANDLE = 128
 _SYS_OPENAT2 = 437
@@ -100,6 +104,20 @@ def open_file_handle(mount_fd: int, handle: bytes, flags: int) -> int:
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """Allocate, punch out or zero *length* bytes at *offset*; see fallocate(2) for *mode*."""
     _checked(_fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def mount_id(fd: int) -> int:
+    """Return the number, as in mountinfo, of the mount that *fd* was opened on; -1 if unknown.
+
+    The filesystem is not asked. Unknown before Linux 5.8. See statx(2).
+    """
+    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    flags = _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
+    _checked(_libc.statx(fd, b"", flags, ctypes.c_uint(_STATX_MNT_ID), buffer))
+    if not int.from_bytes(buffer.raw[:4], sys.byteorder) & _STATX_MNT_ID:
+        return -1
+    start = _STATX_MNT_ID_OFFSET
+    return int.from_bytes(buffer.raw[start : start + 8], sys.byteorder)
 
 
 def fstat_synced(fd: int) -> os.stat_result:

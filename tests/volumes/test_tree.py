@@ -14,9 +14,12 @@ from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 
 
-@pytest.fixture(params=[LOCAL, FAR], ids=["in line", "in threads"])
+@pytest.fixture(
+    params=[(LOCAL, False), (LOCAL, True), (FAR, True)],
+    ids=["in line", "changes in threads", "in threads"],
+)
 def rig(request: pytest.FixtureRequest, new_rig: Callable[..., Rig]) -> Rig:
-    return new_rig(kind=request.param)
+    return new_rig(kind=request.param[0], serves_swap=request.param[1])
 
 
 @pytest.fixture

@@ -81,9 +81,10 @@ class Change(NamedTuple):
 
 
 class Backing:
-    """The backing directory's system calls."""
+    """The backing directory's system calls, in a mount that *serves_swap* or does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, serves_swap: bool) -> None:
+        self.serves_swap = serves_swap
         self.counters = CacheCounters()
         self.changes = 0
         """how many changes we have made"""
@@ -133,8 +134,11 @@ class Backing:
     async def make(self, on: Filesystem, function: Callable[..., T], *args: Any) -> T:
         """Make a call that changes a name or an attribute: one that is not left behind.
 
-        A local filesystem too waits for its journal, or as long as it is frozen.
+        A local filesystem too waits for its journal, and as long as it is frozen. That is rare, and
+        a thread costs more than most changes: without swap, which would wait too, there is none.
         """
+        if on.local and not self.serves_swap:
+            return function(*args)
         return await self._counted(on.threads.run(function, *args, abandon=False))
 
     async def wait(

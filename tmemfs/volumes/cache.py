@@ -39,7 +39,8 @@ class CacheVolume:
     """The directory *root_fd*, its file pages kept in *pool*, an ephemeral one.
 
     It is on a filesystem of the kind *kind* (`filesystems.kind_of`); *descriptors* is how many may
-    be open for inodes (those of open files come on top). Names and attributes are the business of
+    be open for inodes (those of open files come on top). If the same mount *serves_swap*, that must
+    not wait for a change to a name either. Names and attributes are the business of
     `tree`; what concerns the bytes of files is here. All errors are OSErrors.
 
     In the *mode* ``open`` pages are compared with the backing file at every open, and its end is
@@ -57,6 +58,7 @@ class CacheVolume:
         *,
         kind: str,
         descriptors: int,
+        serves_swap: bool = True,
         mode: CacheMode = "open",
         believe: float = 0,
         believe_names: float = 0,
@@ -64,7 +66,7 @@ class CacheVolume:
         readahead: int = 0,
         trace: Trace | None = None,
     ) -> None:
-        self.backing = Backing()
+        self.backing = Backing(serves_swap=serves_swap)
         self.nodes = NodeTable(root_fd, descriptors, kind)
         self.tree = Tree(
             self.nodes,

@@ -9,6 +9,7 @@ own threads, so that one that does not answer takes none from the others.
 from __future__ import annotations
 
 from tmemfs import system
+from tmemfs.syscalls import mount_id
 from tmemfs.volumes.closing import Closer
 from tmemfs.volumes.threads import Threads
 
@@ -43,7 +44,5 @@ def kind_of(fd: int) -> str:
 
     The filesystem itself is not asked: it may not answer.
     """
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    number = int(fields["mnt_id"])
+    number = mount_id(fd)
     return next((mount.fstype for mount in system.read_mounts() if mount.mount_id == number), "")

@@ -209,7 +209,8 @@ class OpenFiles:
     async def _close(self, node: Node, fd: int, *, wrote: bool = False) -> None:
         """Close *fd*: in a thread where that may have to write, or free what is in the file."""
         on = node.filesystem
-        if on.local and not wrote and os.fstat(fd).st_nlink:
+        writes = wrote and self._backing.serves_swap
+        if on.local and not writes and os.fstat(fd).st_nlink:
             os.close(fd)
         else:
             await self._backing.ask(on, os.close, fd)
