@@ -20,6 +20,9 @@ from benchmarks.page_sizes import PageSizes
 from benchmarks.plotting import lacking as plotter_lacking
 from benchmarks.replay.section import FULL, QUICK, replay_all
 from benchmarks.report import Report
+from benchmarks.stalls import loads as stall_loads
+from benchmarks.stalls.figures import SAYS as STALLS_SAYS
+from benchmarks.stalls.figures import StallBenchmark, stall_rows
 from benchmarks.swap import plot as swap_plot
 from benchmarks.swap.capacity import rows as capacity_rows
 from benchmarks.swap.figures import SwapBenchmark, fault_rows, lacking
@@ -40,6 +43,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--page-sizes", action="store_true", help="4 to 64 KiB beside the default")
     parser.add_argument("--swap", action="store_true", help="swap beside other swap, as root")
     parser.add_argument("--cache", action="store_true", help="a slow directory, as root")
+    parser.add_argument(
+        "--stalls", action="store_true", help="swap beside work with names, as root"
+    )
     parser.add_argument("--replay", action="store_true", help="hit ratios beside other policies")
     parser.add_argument("--quick", action="store_true", help="few short rounds: does it all run?")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement (25; quick: 3)")
@@ -60,6 +66,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         options.peers.insert(0, TMEMFS)
     if not any(getattr(options, section) for section in SECTIONS):
         options.core = options.mount = options.swap = options.replay = options.cache = True
+        options.stalls = True
     if options.swap and options.cache and options.plot:
         parser.error("--plot draws one picture: of --swap or of --cache")
     for name, usual, quick in (("rounds", 25, 3), ("runtime", 0.4, 0.2), ("mib", 64, 16)):
@@ -166,6 +173,22 @@ def cache(report: Report, options: argparse.Namespace, data: bytes, place: Path)
         cache_plot.draw(options.plot, title, times)
 
 
+def stalls(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:
+    """Reads of swap while others work with names of the same mount."""
+    if reason := stall_loads.lacking():
+        report.note(f"stalls: not measured, {reason}")
+        return
+    few = stall_loads.Sizes(names=20_000, files=1_000, seconds=0.5)
+    many = stall_loads.Sizes(names=150_000, files=10_000, seconds=3.0)
+    done = StallBenchmark(place, data, few if options.quick else many)
+    done.measure(max(1, options.rounds // 5))
+    title = "reads of swap beside work with names"
+    report.show(title, done.figures())
+    found = done.medians()
+    report.show_rows("stalls", f"{title}, medians of the rounds", stall_rows(found), found)
+    report.note(STALLS_SAYS)
+
+
 def replay(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:
     """The order of reclaim beside other policies, on block traces."""
     replay_all(report, place, QUICK if options.quick else FULL, data)
@@ -181,6 +204,7 @@ SECTIONS = {
     "page_sizes": page_sizes,
     "swap": swap,
     "cache": cache,
+    "stalls": stalls,
     "replay": replay,
 }
 

@@ -29,9 +29,13 @@ def null_pyfuse3(
     file: Path, mountpoint: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Path]:
     """The do-nothing filesystem in Python; yields the file in it."""
-    command: list[str | Path] = [sys.executable, HERE / "null_pyfuse3.py", file, mountpoint]
-    with mounted(command, mountpoint, environment):
+    with mounted(null_pyfuse3_command(file, mountpoint), mountpoint, environment):
         yield mountpoint / "data"
+
+
+def null_pyfuse3_command(file: Path, mountpoint: Path) -> list[str | Path]:
+    """What serves *file* at *mountpoint* with the do-nothing filesystem in Python."""
+    return [sys.executable, HERE / "null_pyfuse3.py", file, mountpoint]
 
 
 @contextmanager
@@ -75,8 +79,8 @@ def mounted(
     command: Sequence[str | Path],
     mountpoint: Path,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[None]:
-    """What *command*, which stays in the foreground, mounts at *mountpoint*.
+) -> Iterator[subprocess.Popen[bytes]]:
+    """What *command*, which stays in the foreground, mounts at *mountpoint*; yields its process.
 
     *environment* is added to that of this process.
     """
@@ -96,7 +100,7 @@ def mounted(
             if server.poll() is not None or time.monotonic() > deadline:
                 raise OSError(f"no mount by: {' '.join(map(str, command))}")
             time.sleep(0.02)
-        yield
+        yield server
     finally:
         _unmount(server, mountpoint)
         with said:

@@ -18,8 +18,11 @@ from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.openfiles import OpenFile
+from tmemfs.volumes.tree import Found
 
 SECONDS = 60
+LOCAL, FAR = "tmpfs", "nfs"
+"""Kinds of filesystem that a volume may be told to be on."""
 ME = Caller(os.geteuid(), os.getegid())
 
 
@@ -32,7 +35,7 @@ class Rig:
         *,
         page_size: int = 4096,
         budget: int = 16 << 20,
-        local: bool = True,
+        kind: str = LOCAL,
         descriptors: int = 100,
         **options: Any,
     ) -> None:
@@ -41,7 +44,7 @@ class Rig:
         self.client = self.core.new_client("test")
         self.pool: Pool = self.client.new_pool("cache", kind="ephemeral", page_size=page_size)
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-        self.volume = CacheVolume(fd, self.pool, local=local, descriptors=descriptors, **options)
+        self.volume = CacheVolume(fd, self.pool, kind=kind, descriptors=descriptors, **options)
         self.tree = self.volume.tree
 
     def close(self) -> None:
@@ -56,6 +59,15 @@ class Rig:
         for name in path.encode().split(b"/"):
             node = (await self.tree.lookup(node, name)).node
         return node
+
+    async def listed(self, parent: Node, names: list[bytes]) -> list[Found | None]:
+        """What a listing of *parent* tells of some names; None for each that is not there."""
+        asked = self.volume.backing.asking()
+        looks = await self.tree.look_many(parent, names)
+        return [
+            None if isinstance(look, OSError) else self.tree.learn(parent, name, look, asked)
+            for name, look in zip(names, looks, strict=True)
+        ]
 
     async def open(self, path: str, flags: int = os.O_RDWR) -> OpenFile:
         file, _ = await self.volume.open(await self.node(path), flags)
@@ -140,6 +152,7 @@ class Gate:
 
     def __init__(self, function: Callable[..., Any], *, before: bool = False) -> None:
         self.reached = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
         self._function = function
         self._before = before
         self._opened = threading.Event()
@@ -160,7 +173,7 @@ class Gate:
         self._opened.set()
 
     def _wait(self) -> None:
-        trio.from_thread.run_sync(self.reached.set)
+        trio.from_thread.run_sync(self.reached.set, trio_token=self._token)
         assert self._opened.wait(SECONDS)
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -26,6 +27,7 @@ from tmemfs.pages import reader
 from tmemfs.safety import Step
 from tmemfs.supervise import failsafe, keep
 from tmemfs.volumes.cache import CacheVolume
+from tmemfs.volumes.filesystems import kind_of
 from tmemfs.volumes.swaps import Swaps
 from tmemfs.volumes.trace import Trace
 
@@ -34,8 +36,8 @@ log = logging.getLogger(__name__)
 # A terminal that closes is no reason to leave a stale mount.
 _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-# Filesystems that may have to ask another machine, or another process, for a name.
-_REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "gluster", "lustre", "ncpfs", "coda")
+# A thread that lists a large directory, say, gives way (s) to the one that serves requests.
+_SWITCH = 0.00005
 # A thread only makes system calls; by default each would map 8 MiB.
 _STACK = 512 << 10
 # Seconds for what is under way when a signal ends the mount; writes are awaited for longer.
@@ -55,18 +57,18 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     # What is created gets the mode that the kernel sends, which has the caller's umask in it.
     os.umask(0)
     threading.stack_size(_STACK)
+    sys.setswitchinterval(_SWITCH)
     # Before the mount, which may be over the source itself.
     root = os.open(config.source, os.O_RDONLY | os.O_DIRECTORY)
     core, steps = hardening.safe_core(config)
     client = core.new_client("mount")
     cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
-    kinds = _kinds(root, config.source)
     volume = CacheVolume(
         root,
         cache_pool,
-        local=bool(kinds[0]) and not any(kind.startswith(_REMOTE) for kind in kinds[0] | kinds[1]),
-        holds=any(kind.startswith("fuse") for kind in kinds[0]),
+        kind=kind_of(root),
         descriptors=_descriptors(),
+        serves_swap=bool(config.swaps),
         mode=config.cache,
         believe=config.attr_timeout,
         believe_names=config.entry_timeout,
@@ -221,18 +223,3 @@ def _descriptors() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard // 2
-
-
-def _kinds(root: int, source: str) -> tuple[set[str], set[str]]:
-    """The kinds of filesystem that *source*, open as *root*, is on, and of those mounted below.
-
-    None of the former where that cannot be told.
-    """
-    device = os.fstat(root).st_dev
-    numbers = (os.major(device), os.minor(device))
-    mounts = system.read_mounts()
-    below = source.rstrip("/") + "/"
-    return (
-        {mount.fstype for mount in mounts if mount.device == numbers},
-        {mount.fstype for mount in mounts if mount.mountpoint.startswith(below)},
-    )

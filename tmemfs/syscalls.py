@@ -1,16 +1,23 @@
-"""System calls that Python does not wrap: renames with flags, file handles, fallocate, statx.
+"""System calls that Python does not wrap: openat2, renames with flags, file handles, and more.
 
 All raise OSError as the functions of `os` do.
 """
 
 import ctypes
 import os
+import sys
 
 _AT_EMPTY_PATH = 0x1000
 _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC_STATS = 0x7FF
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_MNT_ID = 0x1000
+_STATX_MNT_ID_OFFSET = 144
 _STATX_BYTES = 256
 _MAX_HANDLE = 128
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_XDEV = 0x01
+_RESOLVE_CACHED = 0x20
 
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16
 """modes of fallocate(2), all of those that move no bytes"""
@@ -31,6 +38,20 @@ class _FileHandle(ctypes.Structure):
 _HEADER = _FileHandle.f_handle.offset
 
 
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_HERE, _CACHED = (
+    _OpenHow(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _RESOLVE_NO_XDEV | resolve)
+    for resolve in (0, _RESOLVE_CACHED)
+)
+
+
 def _checked(result: int, name: object = None) -> int:
     if result < 0:
         error = ctypes.get_errno()
@@ -38,24 +59,35 @@ def _checked(result: int, name: object = None) -> int:
     return result
 
 
+def open_here(directory: int, name: bytes, *, cached: bool = False) -> int:
+    """Open *name* in *directory*, ``O_PATH``, if it is on the same mount; return a descriptor.
+
+    EXDEV where something is mounted on it. With *cached* the call never waits: EAGAIN where the
+    kernel does not have the name in memory, or would have to cross into a mount. ENOSYS before
+    Linux 5.6; EINVAL with *cached* before 5.12. See openat2(2).
+    """
+    how = _CACHED if cached else _HERE
+    size = ctypes.c_size_t(ctypes.sizeof(how))
+    return _checked(_libc.syscall(_SYS_OPENAT2, directory, name, ctypes.byref(how), size), name)
+
+
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
     """Rename *old* in directory *old_dir* to *new* in *new_dir*; see renameat2(2) for *flags*."""
     _checked(_libc.renameat2(old_dir, old, new_dir, new, ctypes.c_uint(flags)), old)
 
 
-def file_handle(fd: int, name: bytes = b"") -> bytes:
-    """Return the handle of *name* in directory *fd*, of *fd* itself without a name.
+def file_handle(fd: int) -> bytes:
+    """Return the handle of what *fd* is open on, an ``O_PATH`` one too.
 
     A handle names an inode for as long as it lives, and no later inode of the same number.
-    Symbolic links are not followed. See name_to_handle_at(2); EOPNOTSUPP where the filesystem
-    has no handles.
+    See name_to_handle_at(2); EOPNOTSUPP where the filesystem has no handles.
     """
     handle = _FileHandle(_MAX_HANDLE)
     mount_id = ctypes.c_int()
-    flags = 0 if name else _AT_EMPTY_PATH
     _checked(
-        _libc.name_to_handle_at(fd, name, ctypes.byref(handle), ctypes.byref(mount_id), flags),
-        name,
+        _libc.name_to_handle_at(
+            fd, b"", ctypes.byref(handle), ctypes.byref(mount_id), _AT_EMPTY_PATH
+        )
     )
     return bytes(handle)[: _HEADER + handle.handle_bytes]
 
@@ -72,6 +104,20 @@ def open_file_handle(mount_fd: int, handle: bytes, flags: int) -> int:
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """Allocate, punch out or zero *length* bytes at *offset*; see fallocate(2) for *mode*."""
     _checked(_fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def mount_id(fd: int) -> int:
+    """Return the number, as in mountinfo, of the mount that *fd* was opened on; -1 if unknown.
+
+    The filesystem is not asked. Unknown before Linux 5.8. See statx(2).
+    """
+    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    flags = _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
+    _checked(_libc.statx(fd, b"", flags, ctypes.c_uint(_STATX_MNT_ID), buffer))
+    if not int.from_bytes(buffer.raw[:4], sys.byteorder) & _STATX_MNT_ID:
+        return -1
+    start = _STATX_MNT_ID_OFFSET
+    return int.from_bytes(buffer.raw[start : start + 8], sys.byteorder)
 
 
 def fstat_synced(fd: int) -> os.stat_result:

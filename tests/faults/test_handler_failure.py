@@ -95,7 +95,7 @@ before = Tree.listdir
 
 async def listdir(self, node):
     # It is there when the names are read, and not any more when they are looked up.
-    return [*await before(self, node), b"gone"]
+    return await before(self, node) + b"gone\\0"
 
 Tree.listdir = listdir
 """

@@ -8,6 +8,7 @@ import pytest
 from as_root import tmpfs_at
 
 from tmemfs.fuse.inodes import OWN_NUMBERS, InodeTable
+from tmemfs.volumes.routes import Look
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ async def test_a_number_that_is_used_again_means_the_new_node(handlers, table: I
     number = table.number(old)
     rig.volume.nodes._close(old)
     root = rig.volume.nodes.root
-    new = rig.volume.nodes.learn(root, b"f", os.stat(rig.root / "f"), b"another handle", 0)
+    new = rig.volume.nodes.learn(root, b"f", Look(os.stat(rig.root / "f"), b"another handle"), 0)
     table.remember(new)
     assert table.number(new) == number
     assert table.node(number) is new

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pyfuse3
 import pytest
+import trio
 
 from tmemfs.fuse.operations import Operations
+from tmemfs.volumes import turns
 
 ROOT = pyfuse3.ROOT_INODE
 
@@ -131,3 +133,27 @@ def test_every_handler_is_behind_the_failsafe() -> None:
     assert len(handlers) > 25
     unguarded = [name for name in handlers if not hasattr(getattr(Operations, name), "__wrapped__")]
     assert unguarded == ["forget"]  # which guards itself, for lack of somebody to tell
+
+
+async def test_others_are_served_while_thousands_are_forgotten(
+    handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_SLICE", 0.0)
+    count, served = 1000, 0
+    for number in range(count):
+        (handlers.rig.root / f"f{number}").touch()
+    entries = [
+        await handlers.operations.lookup(pyfuse3.ROOT_INODE, b"f%d" % number, handlers.ctx)
+        for number in range(count)
+    ]
+
+    async def serve() -> None:
+        nonlocal served
+        while len(handlers.rig.volume.nodes) > 1:
+            served += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        await handlers.operations.forget([(entry.st_ino, 1) for entry in entries])
+    assert served >= count // 2

@@ -23,10 +23,11 @@ ROUNDS = 40
 def test_200_errors_under_load(tmp_path: Path, overflow: bool) -> None:
     switch, source = tmp_path / "switch", tmp_path / "source"
     source.mkdir()
+    one_in = 400 if overflow else 80
     tests = Path(injection.__file__).parent
     before = (
         f"import sys\nsys.path.insert(0, {str(tests)!r})\nimport injection\n"
-        f"injection.install_random({str(switch)!r}, {ERRORS}, seed=1, one_in={400 if overflow else 80})\n"
+        f"injection.install_random({str(switch)!r}, {ERRORS}, seed=1, one_in={one_in})\n"
     )
     options = ["--swap=s=128M", "--budget=12M" if overflow else "--budget=160M"]
     if overflow:

@@ -371,7 +371,7 @@ async def test_a_change_behind_is_not_taken_for_our_own(rig: Rig, opened: bool) 
     await rig.warm("f")
     node = await rig.node("f")
     file = await rig.open("f") if opened else None
-    with node as fd:
+    async with rig.tree.reach(node) as fd:
         before = os.fstat(fd)
         now = rewrite(rig.root / "f")
         os.chmod(rig.root / "f", 0o600)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import trio
 from page_data import run
-from rig import Rig, gate, left_alone
+from rig import FAR, LOCAL, SECONDS, Rig, gate, left_alone
 
 from tmemfs.volumes import backing, openfiles
 
@@ -16,7 +16,7 @@ PAGE = 4096
 
 @pytest.fixture
 def far(new_rig: Callable[..., Rig]) -> Rig:
-    return new_rig(local=False, believe=60)
+    return new_rig(kind=FAR, believe=60)
 
 
 async def kept(rig: Rig, content: bytes) -> None:
@@ -91,11 +91,11 @@ async def test_all_who_read_share_a_descriptor(far: Rig) -> None:
     assert len(os.listdir("/proc/self/fd")) == before + 1
 
 
-@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("kind", [LOCAL, FAR])
 async def test_a_warm_file_whose_name_goes_is_read_on(
-    new_rig: Callable[..., Rig], local: bool
+    new_rig: Callable[..., Rig], kind: str
 ) -> None:
-    rig = new_rig(local=local)
+    rig = new_rig(kind=kind)
     content = run(4, 4)
     await kept(rig, content)
     file = await rig.open("f", os.O_RDONLY)
@@ -156,8 +156,8 @@ async def test_overlapping_writes_over_a_network(far: Rig) -> None:
 
 
 async def test_cache_none_looks_at_every_read(new_rig: Callable[..., Rig]) -> None:
-    for local in (True, False):
-        rig = new_rig(local=local, mode="none", believe=60)
+    for kind in (LOCAL, FAR):
+        rig = new_rig(kind=kind, mode="none", believe=60)
         await kept(rig, b"a" * 100)
         file = await rig.open("f", os.O_RDONLY)
         (rig.root / "f").write_bytes(b"b" * 100)
@@ -197,7 +197,7 @@ async def test_the_end_is_looked_for_no_more_often_than_it_may_be_believed(
     new_rig: Callable[..., Rig],
 ) -> None:
     for believe, want in ((60, b"first"), (0, b"first and last")):
-        rig = new_rig(local=False, believe=believe)
+        rig = new_rig(kind=FAR, believe=believe)
         (rig.root / "f").write_bytes(b"first")
         file = await rig.open("f", os.O_RDONLY)
         assert await rig.read(file) == b"first"
@@ -207,7 +207,7 @@ async def test_the_end_is_looked_for_no_more_often_than_it_may_be_believed(
 
 
 async def test_an_inode_that_is_held_is_found_again(new_rig: Callable[..., Rig]) -> None:
-    rig = new_rig(holds=True)
+    rig = new_rig(kind="fuse")
     await kept(rig, run(6, 2))
     nodes = rig.volume.nodes
     node = await rig.node("f")
@@ -269,11 +269,11 @@ async def test_a_small_file_that_changes_while_it_is_read(
     await far.volume.release(file)
 
 
-@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("kind", [LOCAL, FAR])
 async def test_no_zeros_where_a_file_is_cut_and_written_while_it_is_read(
-    new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, local: bool
+    new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    rig = new_rig(local=local)
+    rig = new_rig(kind=kind)
     path = rig.root / "f"
     path.write_bytes(b"a" * 20 * PAGE)
     file = await rig.open("f", os.O_RDONLY)
@@ -306,7 +306,7 @@ async def test_cache_always_notices_a_size_after_a_write_of_ours(
 
 
 async def test_files_that_are_gone_are_not_held(new_rig: Callable[..., Rig]) -> None:
-    rig = new_rig(holds=True)
+    rig = new_rig(kind="fuse")
     before = len(os.listdir("/proc/self/fd"))
     for number in range(50):
         (rig.root / f"f{number}").write_bytes(b"x")
@@ -314,7 +314,9 @@ async def test_files_that_are_gone_are_not_held(new_rig: Callable[..., Rig]) -> 
         await rig.read_anew(f"f{number}")
         await rig.tree.unlink(rig.volume.nodes.root, f"f{number}".encode())
         rig.volume.nodes.forget(node)
-    assert len(os.listdir("/proc/self/fd")) == before
+    with trio.fail_after(SECONDS):
+        while len(os.listdir("/proc/self/fd")) != before:
+            await trio.sleep(0.001)
 
 
 async def test_the_last_reader_closes_while_a_name_goes(
@@ -339,6 +341,7 @@ async def test_an_open_does_not_wait_for_a_writer_to_rest(
     (far.root / "f").write_bytes(b"")
     writer = await far.open("f")
     real, count = os.fstat, 0
+    token = trio.lowlevel.current_trio_token()
 
     def busy(fd: int) -> os.stat_result:
         """Each look is passed by a write."""
@@ -346,7 +349,7 @@ async def test_an_open_does_not_wait_for_a_writer_to_rest(
         info = real(fd)
         if fd not in (writer.fd, writer.node.fd):
             count += 1
-            trio.from_thread.run(far.volume.write, writer, count, b"x")
+            trio.from_thread.run(far.volume.write, writer, count, b"x", trio_token=token)
         return info
 
     with trio.fail_after(60), monkeypatch.context() as patch:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from rig import ME, Rig, gate
+from rig import FAR, ME, Rig, gate
 
 from tmemfs.volumes import calls, recent, routes, tree
+from tmemfs.volumes.routes import Look
 from tmemfs.volumes.tree import Found
 
 FILES = 30
@@ -51,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 async def far(new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Rig:
     """Thirty files in a directory, as over a network; on a machine that may be busy."""
     monkeypatch.setattr(recent, "_PATIENCE", 60)
-    rig = new_rig(local=False, believe=BELIEVED, believe_names=BELIEVED)
+    rig = new_rig(kind=FAR, believe=BELIEVED, believe_names=BELIEVED)
     (rig.root / "d").mkdir()
     for number, name in enumerate(NAMES):
         (rig.root / name).write_bytes(bytes(number))
@@ -95,7 +96,7 @@ async def test_not_where_asking_is_no_journey(new_rig: Callable[..., Rig]) -> No
 
 async def test_not_where_nothing_is_believed(new_rig: Callable[..., Rig]) -> None:
     for attributes, names in ((BELIEVED, 0.0), (0.0, BELIEVED)):
-        rig = new_rig(local=False, believe=attributes, believe_names=names)
+        rig = new_rig(kind=FAR, believe=attributes, believe_names=names)
         (rig.root / "f").touch(exist_ok=True)
         for _ in range(5):
             assert (await rig.tree.lookup(rig.volume.nodes.root, b"f")).age == 0
@@ -335,7 +336,7 @@ async def test_what_is_told_does_not_go_back_and_forth(far: Rig) -> None:
     # It is not open any more, but the listing is older than what was seen since.
     assert (await lookup(far, NAMES[9])).info.st_size == 60
     path.write_bytes(bytes(70))
-    await far.tree.lookup_many(await far.node("d"), [b"f09"])
+    await far.listed(await far.node("d"), [b"f09"])
     assert (await far.tree.getattr(file.node)).info.st_size == 70
 
 
@@ -362,7 +363,7 @@ async def test_a_node_that_is_made_anew_was_perhaps_changed(far: Rig) -> None:
     directory = await far.node("d")
     await far.tree.chmod(found[9].node, 0o600)
     far.volume.nodes.forget(found[9].node)
-    await far.tree.lookup_many(directory, [b"f09"])
+    await far.listed(directory, [b"f09"])
     await look_at(far, NAMES)
 
 
@@ -378,7 +379,8 @@ async def test_an_inode_number_that_is_another_files_now(far: Rig, reached: bool
     if reached:
         await far.tree.fstat(other)
     assert isinstance(listing.looks, dict)
-    listing.looks[b"f09"] = os.lstat(far.root / "other"), b"of the file that had the number"
+    old = b"of the file that had the number"
+    listing.looks[b"f09"] = Look(os.lstat(far.root / "other"), old)
     found = await lookup(far, NAMES[9])
     assert found.age == 0
     assert found.node is not other
@@ -438,7 +440,7 @@ async def test_a_name_of_which_more_was_heard_is_not_told_from_a_listing(
         await far.tree.fstat(found[9].node)
         far.volume.nodes.forget(found[9].node)
     else:
-        await far.tree.lookup_many(directory, [b"f08", b"f09"])
+        await far.listed(directory, [b"f08", b"f09"])
     now = await lookup(far, NAMES[9])
     assert now.info.st_size == 99
     assert (now.node is found[9].node) is False
@@ -558,7 +560,7 @@ async def test_a_name_that_is_missing_is_asked_for_once(
     (far.root / "d/n").touch()
     clock.later = BELIEVED - 1
     assert not await is_there(far)  # others made it
-    await far.tree.lookup_many(await far.node("d"), [b"n"])  # and somebody lists it
+    await far.listed(await far.node("d"), [b"n"])  # and somebody lists it
     assert await is_there(far)
     (far.root / "d/n").unlink()
     clock.later += BELIEVED
@@ -597,7 +599,7 @@ async def test_a_name_that_we_make_while_it_is_asked_for(
 async def test_missing_names_are_not_believed_where_names_are_not(
     new_rig: Callable[..., Rig], asked: list[bytes]
 ) -> None:
-    rig = new_rig(local=False, believe=BELIEVED, believe_names=0)
+    rig = new_rig(kind=FAR, believe=BELIEVED, believe_names=0)
     (rig.root / "d").mkdir()
     for _ in range(3):
         assert not await is_there(rig)
@@ -625,5 +627,5 @@ async def test_a_name_of_which_more_was_heard_is_not_missing(
         (far.root / "d/n").touch()
         # By another function than the one that waits.
         monkeypatch.setattr(calls, "look", routes.look)
-        await far.tree.lookup_many(directory, [b"n"])
+        await far.listed(directory, [b"n"])
     assert await is_there(far)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import trio
 from page_data import run
-from rig import Rig, left_alone
+from rig import FAR, Rig, left_alone
 
 FILES = 40
 NAMES = [f"f{number:02}" for number in range(FILES)]
@@ -15,7 +15,7 @@ NAMES = [f"f{number:02}" for number in range(FILES)]
 @pytest.fixture
 async def far(new_rig: Callable[..., Rig]) -> Rig:
     """Forty small files in a directory, as over a network."""
-    rig = new_rig(local=False, believe=60, readahead=1 << 20)
+    rig = new_rig(kind=FAR, believe=60, readahead=1 << 20)
     for number, name in enumerate(NAMES):
         (rig.root / name).write_bytes(run(number, 2))
     left_alone(rig.root / NAMES[-1])
@@ -27,8 +27,8 @@ async def listing(rig: Rig, names: list[str]) -> None:
     root = rig.volume.nodes.root
     for start in (0, FILES // 2):
         part = [name.encode() for name in names[start : start + FILES // 2]]
-        found = await rig.tree.lookup_many(root, part)
-        rig.volume.listed(root, found, first=start == 0)
+        found = await rig.listed(root, part)
+        rig.volume.listed(root, filter(None, found), first=start == 0)
 
 
 async def quiet(rig: Rig) -> dict[str, int]:

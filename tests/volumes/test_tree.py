@@ -7,15 +7,19 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from rig import ME, Rig
+from rig import FAR, LOCAL, ME, Rig
 
+from tmemfs.volumes.closing import Closer
 from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 
 
-@pytest.fixture(params=[True, False], ids=["in line", "in threads"])
+@pytest.fixture(
+    params=[(LOCAL, False), (LOCAL, True), (FAR, True)],
+    ids=["in line", "changes in threads", "in threads"],
+)
 def rig(request: pytest.FixtureRequest, new_rig: Callable[..., Rig]) -> Rig:
-    return new_rig(local=request.param)
+    return new_rig(kind=request.param[0], serves_swap=request.param[1])
 
 
 @pytest.fixture
@@ -44,7 +48,8 @@ async def test_listdir(rig: Rig, root: Node) -> None:
     names = {b"a", b"\xff\xfe", b"new\nline", b".hidden"}
     for name in names:
         os.close(os.open(os.path.join(os.fsencode(rig.root), name), os.O_CREAT))
-    assert set(await rig.tree.listdir(root)) == names
+    assert (await rig.tree.listdir(root)).startswith(b".\0..\0")
+    assert set((await rig.tree.listdir(root)).split(b"\0")) - {b".", b"..", b""} == names
     await fails(errno.ENOTDIR, rig.tree.listdir(await rig.node("a")))
 
 
@@ -190,14 +195,20 @@ async def test_a_link_of_a_file_whose_names_are_all_gone(rig: Rig, root: Node) -
 
 
 async def test_a_large_file_is_freed_in_a_thread(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its last descriptor, after its last name: others are served meanwhile."""
-    closed = []
-    monkeypatch.setattr(rig.volume.nodes, "_close_last", closed.append)
-    for name, size in (("small", 1 << 20), ("large", 9 << 20)):
-        (rig.root / name).write_bytes(b"x" * size)
+    """With its last descriptor, after its last name, whoever has taken that: others are served."""
+    by_and_by = []
+    monkeypatch.setattr(Closer, "close", lambda _, fd: by_and_by.append(fd))
+    for name in ("small", "large", "large, and unlinked behind the mount"):
+        (rig.root / name).write_bytes(b"x" * (9 << 20 if "large" in name else 1 << 18))
         node = await rig.node(name)
-        await rig.tree.unlink(rig.volume.nodes.root, name.encode())
-        fd = node.fd
+        async with rig.tree.reach(node) as fd:
+            if "behind" in name:
+                (rig.root / name).unlink()
+            else:
+                await rig.tree.unlink(rig.volume.nodes.root, name.encode())
+        far = not node.filesystem.local  # there each close may have to say so to a server
         rig.volume.nodes.forget(node)
-        assert closed == ([fd] if name == "large" else [])
-    os.close(closed[0])
+        assert by_and_by == ([fd] if far or "large" in name else [])
+        for closed in by_and_by:
+            os.close(closed)
+        by_and_by.clear()

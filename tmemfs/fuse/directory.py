@@ -1,15 +1,135 @@
-"""An open directory, as far as its listing has come."""
+"""Open directories, and how they are listed: in parts, as large as the kernel has room for."""
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Callable
+
+import pyfuse3
+
+from tmemfs.fuse import control
+from tmemfs.fuse.control import Control, Entry
+from tmemfs.fuse.inodes import OWN_NUMBERS, InodeTable
+from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.nodes import Node
+from tmemfs.volumes.tree import Found
+
+_DOTS = (b".", b"..")
+# Names that are looked at in one go; one answer has room for some more.
+_AT_ONCE = 24
 
 
 class Directory:
-    """An open directory: its names as they were when reading it began, so that offsets hold."""
+    """The open directory of an inode *number*: its names as they were, so that offsets hold."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.names: list[bytes] = []
-        self.untold: set[Node] = set()
-        """what did not fit into the answer; if nobody reads on, the kernel never knows it"""
+        self.names = b""
+        """each with a NUL after it; the offset of a name is where it begins here"""
+
+    def part(self, offset: int, most: int) -> list[tuple[bytes, int]]:
+        """Return up to *most* names from *offset* on, each with the offset of the next."""
+        found: list[tuple[bytes, int]] = []
+        while len(found) < most and (end := self.names.find(b"\0", offset)) >= 0:
+            found.append((self.names[offset:end], end + 1))
+            offset = end + 1
+        return found
+
+
+class Lister:
+    """Lists the directories of *volume*, and those of the machine room.
+
+    *found* and *own* make of a node, or of an entry of the machine room, what the kernel is told.
+    """
+
+    def __init__(
+        self,
+        volume: CacheVolume,
+        machine_room: Control,
+        inodes: InodeTable,
+        found: Callable[[Found], pyfuse3.EntryAttributes],
+        own: Callable[[Entry], pyfuse3.EntryAttributes],
+    ) -> None:
+        self._volume = volume
+        self._control = machine_room
+        self._inodes = inodes
+        self._found = found
+        self._own = own
+
+    async def read(self, directory: Directory, start: int, token: pyfuse3.ReaddirToken) -> None:
+        """Reply with names of *directory* from the offset *start* on."""
+        number = directory.number
+        if number in self._control:
+            self._list_own(directory, start, token)
+            return
+        parent = self._inodes.node(number)
+        if start == 0:
+            names = await self._volume.tree.listdir(parent)
+            if number == pyfuse3.ROOT_INODE:
+                names = names.replace(b"\0%b\0" % control.NAME, b"\0", 1)
+            directory.names = names
+        told: list[Found] = []
+        try:
+            await self._list(directory, parent, start, token, told)
+        finally:
+            self._volume.listed(parent, told, first=start == 0)
+
+    async def _list(
+        self,
+        directory: Directory,
+        parent: Node,
+        offset: int,
+        token: pyfuse3.ReaddirToken,
+        told: list[Found],
+    ) -> None:
+        """Reply with names of *directory*, that of *parent*; add to *told* what they are."""
+        slices = self._volume.backing.turns.begin()
+        tree = self._volume.tree
+        while part := directory.part(offset, _AT_ONCE):
+            asked = self._volume.backing.asking()
+            looks = iter(await tree.look_many(parent, [n for n, _ in part if n not in _DOTS]))
+            for name, offset in part:
+                await slices.rest()
+                look = None if name in _DOTS else next(looks)
+                if isinstance(look, FileNotFoundError):
+                    continue  # removed since the names were read
+                if look is None or isinstance(look, OSError):
+                    entry = self._dot(parent, name) if look is None else _only_a_name()
+                    if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
+                        return
+                    continue
+                found = tree.learn(parent, name, look, asked)
+                entry = self._found(found)
+                if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
+                    self._inodes.abandon(found.node)  # no room for it; it will be asked for again
+                    return
+                self._inodes.remember(found.node)
+                told.append(found)
+
+    def _list_own(self, directory: Directory, start: int, token: pyfuse3.ReaddirToken) -> None:
+        own, number = self._control, directory.number
+        if start == 0:
+            names = [*_DOTS, *(entry.name for entry in own.list(number))]
+            directory.names = b"".join(name + b"\0" for name in names)
+        for name, offset in directory.part(start, len(directory.names)):
+            entry = self._own(own.entry(number) if name in _DOTS else own.lookup(number, name))
+            if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
+                return
+
+    def _dot(self, parent: Node, name: bytes) -> pyfuse3.EntryAttributes:
+        """``.`` or ``..`` in *parent*, of which the kernel wants to know the number alone."""
+        node = parent if name == b"." else parent.parent or parent
+        entry = pyfuse3.EntryAttributes()
+        root = node is self._volume.nodes.root
+        entry.st_ino = pyfuse3.InodeT(node.inode if root else self._inodes.number(node))
+        entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
+        return entry
+
+
+def _only_a_name() -> pyfuse3.EntryAttributes:
+    """A name that could not be looked at: the kernel lists it, and will ask who asks for more."""
+    entry = pyfuse3.EntryAttributes()
+    # No inode of ours, and without a kind the kernel does not take it for one; it forgets it at
+    # once. But 0, which stands for "no inode" in FUSE, would make the C library skip the name.
+    entry.st_ino = pyfuse3.InodeT(OWN_NUMBERS - 1)
+    return entry

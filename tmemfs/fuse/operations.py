@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from tmemfs.fuse import control
 from tmemfs.fuse.attributes import Timeouts, attributes, statvfs
 from tmemfs.fuse.control import Control, Entry
 from tmemfs.fuse.controlfiles import OpenControl
-from tmemfs.fuse.directory import Directory
+from tmemfs.fuse.directory import Directory, Lister
 from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.failsafe import handler
 from tmemfs.fuse.inodes import InodeTable
@@ -30,10 +29,7 @@ from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.openfiles import OpenFile
 
-_DOTS = (b".", b"..")
 _ACL = b"system.posix_acl_"
-# Names of a listing that are looked up in one go: about as many as one answer has room for.
-_LISTED_AT_ONCE = 24
 _FOR_EVER = 1e9  # seconds
 
 
@@ -62,9 +58,13 @@ class Operations(pyfuse3.Operations):
         self._direct = volume.mode == "none"
         self._volume = volume
         self._tree = volume.tree
+        self._turns = volume.backing.turns
         self._control = machine_room
         self._timeouts = timeouts
         self._inodes = InodeTable(volume.nodes)
+        self._lister = Lister(
+            volume, machine_room, self._inodes, lambda found: self._found(*found), self._entry
+        )
         machine_room.dropper = Dropper(self._inodes, volume)
         self._files: dict[int, OpenFile] = {}
         self._controls: dict[int, OpenControl] = {}
@@ -88,7 +88,9 @@ class Operations(pyfuse3.Operations):
         return self._remember(*await self._tree.lookup(self._inodes.node(parent), name))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        slices = self._turns.begin()
         for number, lookups in inode_list:
+            await slices.rest()
             try:
                 if number not in self._control:
                     self._inodes.forget(number, lookups)
@@ -283,29 +285,11 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        directory = self._directories[fh]
-        if start_id == 0:
-            directory.names = [*_DOTS, *await self._names(directory.number)]
-        for start in range(start_id, len(directory.names), _LISTED_AT_ONCE):
-            names = directory.names[start : start + _LISTED_AT_ONCE]
-            found = await self._listed(directory.number, names)
-            for position, (name, listed) in enumerate(zip(names, found, strict=True), start + 1):
-                if listed is None:
-                    continue  # removed since the names were read
-                node, entry = listed
-                if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, position):
-                    # No room for more; it will ask again for these.
-                    rest = filter(None, found[position - start - 1 :])
-                    directory.untold.update(node for node, _ in rest if node is not None)
-                    return
-                if node is not None:
-                    self._inodes.remember(node)
-                    directory.untold.discard(node)
+        await self._lister.read(self._directories[fh], start_id, token)
 
     @handler
     async def releasedir(self, fh: int) -> None:
-        for node in self._directories.pop(fh).untold:
-            self._inodes.abandon(node)
+        del self._directories[fh]
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
@@ -363,42 +347,6 @@ class Operations(pyfuse3.Operations):
             await self._volume.truncate(file, size)
         finally:
             await self._volume.release(file)
-
-    async def _names(self, number: int) -> list[bytes]:
-        if number in self._control:
-            return [entry.name for entry in self._control.list(number)]
-        names = await self._tree.listdir(self._inodes.node(number))
-        if number == pyfuse3.ROOT_INODE:
-            return [name for name in names if name != control.NAME]
-        return names
-
-    async def _listed(
-        self, number: int, names: list[bytes]
-    ) -> list[tuple[Node | None, pyfuse3.EntryAttributes] | None]:
-        """What a listing of directory *number* says of each of *names*, None if it is gone.
-
-        A node that is told of is one that counts as looked up.
-        """
-        if number in self._control:
-            own = self._control
-            entries = [own.entry(number) if n in _DOTS else own.lookup(number, n) for n in names]
-            return [(None, self._entry(entry)) for entry in entries]
-        parent = self._inodes.node(number)
-        # Of these two the kernel wants to know the number alone.
-        dots = {b".": parent, b"..": parent.parent or parent}
-        found = await self._tree.lookup_many(parent, [name for name in names if name not in dots])
-        self._volume.listed(parent, found, first=b"." in names)
-        return [
-            *((None, self._dot(dots[name])) for name in names if name in dots),
-            *(looked and (looked.node, self._found(*looked)) for looked in found),
-        ]
-
-    def _dot(self, node: Node) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
-        root = node is self._volume.nodes.root
-        entry.st_ino = pyfuse3.InodeT(node.key[1] if root else self._inodes.number(node))
-        entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
-        return entry
 
 
 def _caller(ctx: Any) -> Caller:

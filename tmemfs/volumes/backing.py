@@ -1,8 +1,8 @@
 """Calls to the backing directory: which may be made at once, and which wait in a thread.
 
 A disk may be slow, a server may not answer. So whatever may have to wait runs in a thread, and no
-file may have more than a few threads: one that never answers must not take those of all others. A
-thread gets descriptors and bytes, never anything that the trio thread changes.
+file and no filesystem may have more than a few threads: one that never answers must not take those
+of all others. A thread gets descriptors and bytes, never anything that the trio thread changes.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import trio
 
+from tmemfs.volumes.turns import Turns
+
 if TYPE_CHECKING:
+    from tmemfs.volumes.filesystems import Filesystem
     from tmemfs.volumes.nodes import Node
 
 T = TypeVar("T")
 Stat = os.stat_result
 
-# Calls to the backing directory under way at once, about names and about the bytes of files, and
-# those of the latter that concern one file. Each is a thread; a stuck file takes no more than its
-# own, and names that are stuck leave those alone who read.
-_THREADS_FOR_NAMES = 256
+# Calls about the bytes of files that are under way at once, and those of them that concern one
+# file. Each is a thread; a stuck file takes no more than its own.
 _THREADS = 512
 _THREADS_OF_A_FILE = 16
 
@@ -80,21 +81,19 @@ class Change(NamedTuple):
 
 
 class Backing:
-    """The backing directory's system calls. It is *local* if names hardly ever make us wait."""
+    """The backing directory's system calls, in a mount that *serves_swap* or does not."""
 
-    def __init__(self, *, local: bool) -> None:
-        self.local = local
+    def __init__(self, *, serves_swap: bool) -> None:
+        self.serves_swap = serves_swap
         self.counters = CacheCounters()
         self.changes = 0
         """how many changes we have made"""
+        self.turns = Turns()
+        """who works in line for long"""
+        self.waiting = 0
+        """how many calls are under way in threads, or wait for one"""
         self._threads = trio.CapacityLimiter(_THREADS)
-        self._for_names = trio.CapacityLimiter(_THREADS_FOR_NAMES)
         self._cannot_ask: set[int] = set()
-
-    @property
-    def waiting(self) -> int:
-        """How many calls are under way in threads."""
-        return self._threads.borrowed_tokens + self._for_names.borrowed_tokens
 
     def asking(self) -> Asked:
         """Return what tells, later, whether an answer is from before a change of ours."""
@@ -110,22 +109,37 @@ class Backing:
         """Return what limits the threads of one file."""
         return trio.CapacityLimiter(_THREADS_OF_A_FILE)
 
-    async def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Make a call that only a network may delay: to look at a name, an open, a close.
+    async def call(self, on: Filesystem, function: Callable[..., T], *args: Any) -> T:
+        """Ask for what a local filesystem has in memory: at once if *on* is one.
 
         When the mount ends, it is left behind.
         """
-        if self.local:
-            return function(*args)
-        return await trio.to_thread.run_sync(
-            function, *args, limiter=self._for_names, abandon_on_cancel=True
+        return function(*args) if on.local else await self.ask(on, function, *args)
+
+    async def ask(self, on: Filesystem, function: Callable[..., T], *args: Any) -> T:
+        """Ask for what even a local filesystem may have to read, or takes long for.
+
+        When the mount ends, it is left behind.
+        """
+        return await self.ask_by(on.threads, function, *args)
+
+    async def ask_by(
+        self, threads: trio.CapacityLimiter, function: Callable[..., T], *args: Any
+    ) -> T:
+        """As `ask`, by other *threads* than those of a filesystem that is known."""
+        return await self._counted(
+            trio.to_thread.run_sync(function, *args, limiter=threads, abandon_on_cancel=True)
         )
 
-    async def make(self, function: Callable[..., T], *args: Any) -> T:
-        """Make a call that changes a name or an attribute: one that is not left behind."""
-        if self.local:
+    async def make(self, on: Filesystem, function: Callable[..., T], *args: Any) -> T:
+        """Make a call that changes a name or an attribute: one that is not left behind.
+
+        A local filesystem too waits for its journal, and as long as it is frozen. That is rare, and
+        a thread costs more than most changes: without swap, which would wait too, there is none.
+        """
+        if on.local and not self.serves_swap:
             return function(*args)
-        return await trio.to_thread.run_sync(function, *args, limiter=self._for_names)
+        return await self._counted(trio.to_thread.run_sync(function, *args, limiter=on.threads))
 
     async def wait(
         self, file: trio.CapacityLimiter, function: Callable[..., T], *args: Any, safe: bool = False
@@ -135,17 +149,28 @@ class Backing:
         When the mount ends, one that is *safe* to leave behind, because it changes nothing, is.
         """
         async with file:
-            return await trio.to_thread.run_sync(
-                function, *args, limiter=self._threads, abandon_on_cancel=safe
+            return await self._counted(
+                trio.to_thread.run_sync(
+                    function, *args, limiter=self._threads, abandon_on_cancel=safe
+                )
             )
 
-    async def read(self, file: trio.CapacityLimiter, fd: int, offset: int, size: int) -> Block:
+    async def _counted(self, call: Awaitable[T]) -> T:
+        self.waiting += 1
+        try:
+            return await call
+        finally:
+            self.waiting -= 1
+
+    async def read(
+        self, on: Filesystem, file: trio.CapacityLimiter, fd: int, offset: int, size: int
+    ) -> Block:
         """Read *size* bytes at *offset*; what the kernel has of a local file without a thread.
 
         *size* must not reach beyond where the file is thought to end. The kernel forgets its own
         copy: the caller is going to keep one.
         """
-        block = self._read_now(fd, offset, size) if self.local else None
+        block = self._read_now(fd, offset, size) if on.local else None
         if block is None:
             block = await self.wait(file, read_block, fd, offset, size, safe=True)
         self.count_read(block)

@@ -24,7 +24,7 @@ from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RAN
 from tmemfs.tmem import INDEX_LIMIT, Pool
 from tmemfs.volumes.backing import Asked, Backing, Stat
 from tmemfs.volumes.calls import inode_path
-from tmemfs.volumes.filedata import FileData, Ours
+from tmemfs.volumes.filedata import Ours
 from tmemfs.volumes.fills import Filler
 from tmemfs.volumes.nodes import Node, NodeTable
 from tmemfs.volumes.openfiles import SMALL, OpenFile, OpenFiles
@@ -38,16 +38,17 @@ from tmemfs.volumes.tree import Found, Tree
 class CacheVolume:
     """The directory *root_fd*, its file pages kept in *pool*, an ephemeral one.
 
-    *local* says that the backing filesystem hardly ever makes us wait for names; *holds* that its
-    inodes must be held to keep their numbers; *descriptors* is how many may be open for inodes
-    (those of open files come on top). Names and attributes are
-    the business of `tree`; what concerns the bytes of files is here. All errors are OSErrors.
+    It is on a filesystem of the kind *kind* (`filesystems.kind_of`); *descriptors* is how many may
+    be open for inodes (those of open files come on top). If the same mount *serves_swap*, that must
+    not wait for a change to a name either. Names and attributes are the business of
+    `tree`; what concerns the bytes of files is here. All errors are OSErrors.
 
     In the *mode* ``open`` pages are compared with the backing file at every open, and its end is
     looked for no more often than each *believe* seconds; ``none`` compares at every read, and
-    ``always`` never. Over a network attributes are believed for as long, and names for
-    *believe_names*. With *writeback* the kernel writes when it likes, and knows where a file ends.
-    Up to *readahead* bytes are read ahead of who reads in order. Reads are noted in *trace*.
+    ``always`` never. Where the filesystem is not local, attributes are believed for as long, and
+    names for *believe_names*. With *writeback* the kernel writes when it likes, and knows where a
+    file ends. Up to *readahead* bytes are read ahead of who reads in order. Reads are noted in
+    *trace*.
     """
 
     def __init__(
@@ -55,9 +56,9 @@ class CacheVolume:
         root_fd: int,
         pool: Pool,
         *,
-        local: bool,
+        kind: str,
         descriptors: int,
-        holds: bool = False,
+        serves_swap: bool = True,
         mode: CacheMode = "open",
         believe: float = 0,
         believe_names: float = 0,
@@ -65,13 +66,12 @@ class CacheVolume:
         readahead: int = 0,
         trace: Trace | None = None,
     ) -> None:
-        self.backing = Backing(local=local)
-        self.nodes = NodeTable(root_fd, descriptors, holds=holds, close_last=self._close_by_and_by)
-        recent = Recent(0, 0) if local else Recent(believe, believe_names)
+        self.backing = Backing(serves_swap=serves_swap)
+        self.nodes = NodeTable(root_fd, descriptors, kind)
         self.tree = Tree(
             self.nodes,
             self.backing,
-            recent,
+            Recent(believe, believe_names),
             seen=self._seen,
             changed=self._attributes_changed,
             leaving=self._leaving,
@@ -126,13 +126,13 @@ class CacheVolume:
                 raise
         return file, keep
 
-    def listed(self, parent: Node, found: Iterable[Found | None], *, first: bool) -> None:
+    def listed(self, parent: Node, found: Iterable[Found], *, first: bool) -> None:
         """Take note of what a listing of *parent* says; its *first* part begins it anew."""
-        if self.backing.local or not self.readahead:
+        if parent.filesystem.local or not self.readahead:
             return
         small = [
             node
-            for node, info, _ in filter(None, found)
+            for node, info, _ in found
             if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= SMALL
         ]
         self._siblings.listed(parent, small, first=first)
@@ -166,8 +166,8 @@ class CacheVolume:
         """
         data = file.data
         # The file may have grown behind our back: a log that somebody follows.
-        if (offset + size > data.size or self.mode == "none") and self._may_have_changed(data):
-            if not self.backing.local:
+        if (offset + size > data.size or self.mode == "none") and self._may_have_changed(file):
+            if not file.node.filesystem.local:
                 return self._look_and_read(file, offset, size)
             data.notice(os.fstat(file.looker))
         return self._read(file, offset, size)
@@ -202,7 +202,7 @@ class CacheVolume:
     async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
         generation = file.data.generation
         asked = self.backing.asking()
-        info = await self.backing.call(os.fstat, file.looker)
+        info = await self.backing.call(file.node.filesystem, os.fstat, file.looker)
         self.tree.recent.update(file.node, info, asked)
         if file.data.generation == generation:
             file.data.notice(info)
@@ -282,7 +282,7 @@ class CacheVolume:
 
     async def flush(self, file: OpenFile) -> None:
         """One of the file's descriptors was closed: the last chance to report a late error."""
-        if file.wrote and not self.backing.local:
+        if file.wrote and not file.node.filesystem.local:
             # A network filesystem tells of failed writes when a descriptor is closed.
             with self._sending(file):
                 await self.backing.wait(file.data.threads, lambda: os.close(os.dup(file.fd)))
@@ -318,7 +318,7 @@ class CacheVolume:
     def _look_before(self, file: OpenFile) -> None:
         """Before a change of ours: somebody else's must not hide behind it."""
         # Over a network the thread that makes the change looks.
-        if self.backing.local:
+        if file.node.filesystem.local:
             file.data.notice(os.fstat(file.fd))
 
     @contextlib.contextmanager
@@ -326,7 +326,8 @@ class CacheVolume:
         """Around a change of ours to *count* pages of a file (see `FileData.change`)."""
         file.wrote = True
         try:
-            with file.data.change(first, count, file.fd if self.backing.local else -1) as ours:
+            fd = file.fd if file.node.filesystem.local else -1
+            with file.data.change(first, count, fd) as ours:
                 yield ours
         finally:
             self.backing.note_change(file.node)
@@ -351,21 +352,19 @@ class CacheVolume:
         if node.data is not None:
             node.data.notice(info)
 
-    def _may_have_changed(self, data: FileData) -> bool:
+    def _may_have_changed(self, file: OpenFile) -> bool:
         """Whether what is known of a file is older than it may be."""
         if self.mode == "always":
             return False
-        return self.backing.local or time.monotonic() - data.looked >= self._believe
+        old = time.monotonic() - file.data.looked >= self._believe
+        return old or file.node.filesystem.local
 
     async def _leaving(self, node: Node) -> None:
         """A name of *node* goes; who has it open must be able to read on without it."""
         # Where the filesystem is local its inode will do for that.
-        if node.data is not None and not self.backing.local:
+        if node.data is not None and not node.filesystem.local:
             with contextlib.suppress(OSError):  # who may not read it does not
                 await self.files.open_data(node, node.data, os.O_RDONLY)
-
-    def _close_by_and_by(self, fd: int) -> None:
-        supervise.start(self.backing.wait, self.backing.limiter(), os.close, fd)
 
     def _attributes_changed(self, node: Node, before: Stat, after: Stat) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tmemfs.volumes.backing import Stat
-from tmemfs.volumes.routes import Look, Route, look, reopen
+from tmemfs.volumes.routes import Look, Route, look, look_cached, reopen
 
 T = TypeVar("T")
 
@@ -36,12 +35,17 @@ def around(fd: int, function: Callable[..., None], *args: Any) -> tuple[Stat, St
     return before, os.fstat(fd)
 
 
-def look_many(directory: int, names: list[bytes]) -> list[Look | None]:
-    """Look at some names in *directory*; None for each that is not there."""
+def look_many(directory: int, names: list[bytes]) -> list[Look | OSError]:
+    """Look at some names in *directory*; what is wrong with one is no reason to lose the others."""
+    return [_look_or_error(directory, name) for name in names]
+
+
+def look_many_cached(directory: int, names: list[bytes]) -> list[Look | None]:
+    """Look at some names in *directory*, as `look_cached`; None also for one that is not there."""
     looks: list[Look | None] = []
     for name in names:
         try:
-            looks.append(look(directory, name))
+            looks.append(look_cached(directory, name))
         except FileNotFoundError:
             looks.append(None)
     return looks
@@ -53,21 +57,29 @@ def look_at_all(directory: int, most: int) -> dict[bytes, Look] | None:
         names = [entry.name for entry in itertools.islice(entries, most + 1)]
     if len(names) > most:
         return None
-    looks: dict[bytes, Look] = {}
-    for name in names:
-        with contextlib.suppress(OSError):  # who asks for it is told
-            looks[name] = look(directory, name)
-    return looks
+    looks = ((name, _look_or_error(directory, name)) for name in names)
+    # Who asks for one that cannot be looked at is told.
+    return {name: found for name, found in looks if isinstance(found, Look)}
 
 
-def listdir(fd: int) -> list[bytes]:
-    """Every name in a directory but ``.`` and ``..``."""
-    return os.listdir(os.fsencode(inode_path(fd)))
+def _look_or_error(directory: int, name: bytes) -> Look | OSError:
+    try:
+        return look(directory, name)
+    except OSError as error:
+        return error
 
 
-def lstat(directory: int, name: bytes) -> Stat:
-    """The attributes of *name* in *directory*."""
-    return os.stat(name, dir_fd=directory, follow_symlinks=False)
+def listdir(fd: int) -> bytes:
+    """Every name in a directory, ``.`` and ``..`` first, with a NUL after each.
+
+    There may be very many: to free as many objects takes milliseconds, in which nothing else runs.
+    """
+    names = bytearray(b".\0..\0")
+    with os.scandir(os.fsencode(inode_path(fd))) as entries:
+        for entry in entries:
+            names += entry.name
+            names.append(0)
+    return bytes(names)
 
 
 def utime(path: str, times: tuple[int, int]) -> None:

@@ -147,7 +147,8 @@ class Filler:
         try:
             fd = await self._files.reader(file)
             wanted = min(fill.count * size, max(data.size - start, 0))
-            block = await self._backing.read(data.threads, fd, start, wanted)
+            on = file.node.filesystem
+            block = await self._backing.read(on, data.threads, fd, start, wanted)
             fill.pages = memoryview(block.data.ljust(fill.count * size, b"\0"))
         except BaseException:
             self._abandon(data, fill)
@@ -183,12 +184,12 @@ class Filler:
     async def _put(self, data: FileData, fill: Fill) -> None:
         """Put what was read in slices, as long as it is what the file has."""
         assert fill.pages is not None
-        size = self._page_size
+        size, turns = self._page_size, self._backing.turns
         for at in range(0, fill.count, _SLICE // size):
             if not self._current(data, fill):
                 break
             data.put(fill.first + at, bytes(fill.pages[at * size : at * size + _SLICE]))
-            await trio.lowlevel.checkpoint()
+            await turns.wait()
 
     async def _finish(self, file: OpenFile, fill: Fill) -> None:
         if fill in file.data.fills:

@@ -9,21 +9,32 @@ by the names that lead to it, each checked against what it was.
 Some filesystems (sshfs and most others in user space) give a file another inode number as soon as
 nobody holds it, so that its pages could not be found again. There a descriptor is held for as long
 as there is room for it, although the kernel has forgotten the inode.
+
+Nothing here waits. What a filesystem may make us wait for is done by others, in threads.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 from tmemfs.safety import cool_heap
-from tmemfs.volumes.routes import Key, Route, Step, generation_of, handle_of, reopen
+from tmemfs.volumes.filesystems import Filesystem
+from tmemfs.volumes.routes import Key, Look, Route, Step, generation_of, handle_of
 
+# Blocks of 512 bytes: freeing so many takes a filesystem long.
+_LARGE = 1 << 11
+# So many descriptors are looked at, at most, before it is given up to find one to close.
+_TRIES = 64
+# After so many new nodes the garbage collector is told not to look at those that there are: with a
+# million of them it would take a second every now and then, in which nothing is served.
+_FROZEN = 4096
 # So many nodes have left something in the heap that is worth the time to give it back.
 _MANY = 10_000
 
@@ -33,7 +44,7 @@ class Node:
 
     There may be as many as the kernel has memory for: no more is kept of each than is needed.
 
-    Use it as a context manager to get a descriptor that stays open inside the block::
+    As long as it has a descriptor, use it as a context manager to keep that open inside the block::
 
         with node as fd:
             ...
@@ -50,7 +61,6 @@ class Node:
         "generation",
         "inode",
         "is_directory",
-        "large",
         "lookups",
         "name",
         "nameless",
@@ -80,7 +90,6 @@ class Node:
         """The size that the kernel takes the file to have."""
         self.changed = 0
         """the number of the last change that we have made to it (`Backing.note_change`)"""
-        self.large = False
         self.nameless = False
         """whether its last name has gone: nothing leads to it but its descriptor"""
         self._table = table
@@ -92,6 +101,11 @@ class Node:
     def key(self) -> Key:
         """Device and inode number."""
         return self.device, self.inode
+
+    @property
+    def filesystem(self) -> Filesystem:
+        """What it is on."""
+        return self._table.filesystem(self.device)
 
     @property
     def object_id(self) -> int:
@@ -128,14 +142,8 @@ class Node:
             self._table.forget(self)
 
     def __enter__(self) -> int:
-        # Pinned first, or making room among the descriptors could close this very one.
+        assert self._fd >= 0
         self.pin()
-        try:
-            if self._fd < 0:
-                self._table.adopt(self, reopen(self._table.route(self)))
-        except BaseException:
-            self.unpin()
-            raise
         self._table.used(self)
         return self._fd
 
@@ -147,35 +155,23 @@ class Node:
     ) -> None:
         self.unpin()
 
-    def keep_open(self, *, large: bool) -> None:
-        """Never close the descriptor again before the node goes: its last name has gone.
-
-        What it holds is freed then, which takes long if it is *large*.
-        """
-        with self:
-            self.nameless = True
-        self.large = large
+    def keep_open(self) -> None:
+        """Never close the descriptor again before the node goes: its last name has gone."""
+        assert self._fd >= 0
+        self.nameless = True
 
 
 class NodeTable:
     """The nodes below the directory *root_fd*, with at most *limit* descriptors open.
 
-    With *holds*, inodes are held that the kernel has forgotten, for there their numbers are not
-    theirs for good. *close_last* closes the descriptor of a large inode without a name: to free
-    what is in it takes a filesystem long. The table owns *root_fd* and closes it with the others.
+    That one is on a filesystem of the kind *kind*; on which others are, is learned with them. Where
+    inode numbers are not theirs for good, inodes are held that the kernel has forgotten. The table
+    owns *root_fd* and closes it with the others.
     """
 
-    def __init__(
-        self,
-        root_fd: int,
-        limit: int,
-        *,
-        holds: bool = False,
-        close_last: Callable[[int], None] = os.close,
-    ) -> None:
+    def __init__(self, root_fd: int, limit: int, kind: str) -> None:
         self.limit = max(limit, 16)
-        self._close_last = close_last
-        self._holds = holds
+        self._closing = False
         self._forgotten: set[Node] = set()
         self.leaving: set[Node] = set()
         """nodes to be forgotten with their last pin"""
@@ -183,9 +179,11 @@ class NodeTable:
         # By number where the device is the root's, which saves a tuple for each of very many.
         self._nodes: dict[int | Key, Node] = {}
         self._most = 0
+        self._new = 0
         self._open: OrderedDict[Node, None] = OrderedDict()
         info = os.fstat(root_fd)
         self.device = info.st_dev
+        self._filesystems = {self.device: Filesystem(kind)}
         self.root = Node(self, info, handle_of(root_fd), None, b"")
         self.root._fd = root_fd
         self.root._pins = 1
@@ -202,14 +200,18 @@ class NodeTable:
         """How many nodes have a descriptor now."""
         return len(self._open)
 
-    def learn(
-        self, parent: Node, name: bytes, info: os.stat_result, handle: bytes | None, changes: int
-    ) -> Node:
-        """Return the node of what `look` found as *name* in *parent*, known or new.
+    def filesystem(self, device: int) -> Filesystem:
+        """Return the filesystem with that device number."""
+        return self._filesystems[device]
+
+    def learn(self, parent: Node, name: bytes, look: Look, changes: int) -> Node:
+        """Return the node of what was found as *name* in *parent*, known or new.
 
         It was asked for after so many *changes* of ours; what was seen earlier of a new node may
         be from before one.
         """
+        info, handle, kind = look
+        self._learn_filesystem(info.st_dev, parent.filesystem, kind)
         place = self._place(info.st_dev, info.st_ino)
         node = self._nodes.get(place)
         # An open descriptor keeps the inode, and with it the number, from being used again.
@@ -220,6 +222,9 @@ class NodeTable:
                 # The kernel counts by the number, whichever inode it means.
                 new.lookups = node.lookups
             node = new
+            self._new += 1
+            if not self._new % _FROZEN:
+                gc.freeze()
             self._most = max(self._most, len(self._nodes))
         elif node is not self.root:
             node.parent, node.name = parent, name
@@ -247,14 +252,14 @@ class NodeTable:
             self.leaving.add(node)
             return
         self.leaving.discard(node)
-        if self._holds and node.is_open and not node.nameless and node in self:
+        if node.filesystem.holds and node.is_open and not node.nameless and node in self:
             self._forgotten.add(node)
             return
         self._drop(node)
 
     def close(self) -> None:
         """Close every descriptor, the root's too."""
-        self._close_last = os.close
+        self._closing = True
         for node in list(self._open):
             self._close(node)
         self._nodes.clear()
@@ -318,17 +323,40 @@ class NodeTable:
         self._most = len(self._nodes)
 
     def _shrink(self) -> None:
-        while len(self._open) > self.limit:
-            idle = next((n for n in self._open if not (n.pinned or n.nameless)), None)
-            if idle is None:
+        for _ in range(_TRIES):
+            if len(self._open) <= self.limit:
                 break
-            if idle in self._forgotten and not idle.lookups:
-                self._drop(idle)
+            node = next(iter(self._open))
+            if node.pinned or node.nameless:
+                self.used(node)  # or all of them would be looked at each time
+            elif node in self._forgotten and not node.lookups:
+                self._drop(node)
             else:
-                self._close(idle)
+                self._close(node)
 
     def _close(self, node: Node) -> None:
-        if node._fd >= 0:
-            (self._close_last if node.large else os.close)(node._fd)
-            node._fd = -1
-            self._open.pop(node, None)
+        if node._fd < 0:
+            return
+        fd, node._fd = node._fd, -1
+        self._open.pop(node, None)
+        # Of an inode that has no name any more it may be the last, with which all is freed.
+        if self._closing or (node.filesystem.local and not _frees_much(fd)):
+            os.close(fd)
+        else:
+            node.filesystem.closer.close(fd)
+
+    def _learn_filesystem(self, device: int, parent: Filesystem, kind: str | None) -> None:
+        """Note what the filesystem *device* is: the *parent*'s, unless it is of another *kind*.
+
+        Each time, for the number of one that was unmounted may be given to another.
+        """
+        if kind is None:
+            self._filesystems[device] = parent
+        elif device not in self._filesystems or self._filesystems[device].kind != kind:
+            self._filesystems[device] = Filesystem(kind)
+
+
+def _frees_much(fd: int) -> bool:
+    """Whether the inode, on a local filesystem, goes with its last descriptor, and much in it."""
+    info = os.fstat(fd)
+    return not info.st_nlink and info.st_blocks > _LARGE

@@ -99,13 +99,13 @@ class OpenFiles:
         try:
             # By the descriptor: the name may be another file's by now.
             asked = self._backing.asking()
-            info, handle = await self._backing.call(look_open, fd)
+            look = await self._backing.call(parent.filesystem, look_open, fd)
         except BaseException:
             os.close(fd)
             raise
-        node = self._tree.nodes.learn(parent, name, info, handle, asked.changes)
-        node.told = info.st_size
-        return self._attach(node, fd, info, flags, asked)[0], info
+        node = self._tree.nodes.learn(parent, name, look, asked.changes)
+        node.told = look.info.st_size
+        return self._attach(node, fd, look.info, flags, asked)[0], look.info
 
     async def reader(self, file: OpenFile) -> int:
         """Return a descriptor by which the file can be read."""
@@ -123,8 +123,8 @@ class OpenFiles:
             data.opening = trio.Event()
             try:
                 flags = flags & _OPEN_FLAGS & ~os.O_ACCMODE
-                opened, _ = await self._tree.on(node, _open_and_read, flags, 0)
-                await self._share(data, opened)
+                opened, _ = await self._open_file(node, flags, 0)
+                await self._share(node, data, opened)
             finally:
                 data.opening.set()
                 data.opening = None
@@ -145,7 +145,7 @@ class OpenFiles:
         for fd in mine:
             if fd >= 0:
                 try:
-                    await self._backing.call(os.close, fd)
+                    await self._close(file.node, fd, wrote=file.wrote)
                 except OSError as error:  # of a write that failed late
                     errors.append(error)
         if file.wrote:
@@ -164,13 +164,13 @@ class OpenFiles:
     async def _open(self, node: Node, flags: int, wanted: int) -> tuple[int, Block, Asked]:
         """Open the file; return descriptor, what was read of it, and when that was asked for."""
         asked = self._backing.asking()
-        opened, block = await self._tree.on(node, _open_and_read, flags & _OPEN_FLAGS, wanted)
+        opened, block = await self._open_file(node, flags & _OPEN_FLAGS, wanted)
         try:
             for _ in range(_LOOKS):
                 if node.changed <= asked.changes:
                     break
                 asked = self._backing.asking()
-                block = Block(b"", await self._backing.call(os.fstat, opened))
+                block = Block(b"", await self._backing.call(node.filesystem, os.fstat, opened))
         except BaseException:
             os.close(opened)
             raise
@@ -178,29 +178,49 @@ class OpenFiles:
 
     async def _open_to_read(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
         if node.data is None and not self._pool.stamp(node.object_id):
-            wanted = 0 if self._backing.local else SMALL
+            wanted = 0 if node.filesystem.local else SMALL
             opened, block, asked = await self._open(node, flags, wanted)
             file, keep = self._attach(node, -1, block.info, flags, asked)
             if block.data:
                 self._backing.count_read(block)
                 if len(block.data) == file.data.size and not file.data.changing:
                     file.data.put_written(0, block.data, b"", b"")
-            await self._share(file.data, opened)
+            await self._share(node, file.data, opened)
             return file, keep
         async with self._tree.reach(node) as fd:
             for _ in range(_LOOKS):
                 asked = self._backing.asking()
-                info = await self._backing.call(fstat_synced if self._checks else os.fstat, fd)
+                fstat = fstat_synced if self._checks else os.fstat
+                info = await self._backing.call(node.filesystem, fstat, fd)
                 if node.changed <= asked.changes:
                     break
             return self._attach(node, -1, info, flags, asked)
 
-    async def _share(self, data: FileData, fd: int) -> None:
+    async def _open_file(self, node: Node, flags: int, wanted: int) -> tuple[int, Block]:
+        """Open the file, and read it if it is no larger than *wanted*; see `_open_and_read`."""
+        if not node.filesystem.local:
+            return await self._tree.on(node, _open_and_read, flags, wanted)
+        async with self._tree.reach(node) as fd:
+            try:
+                return _open_at_once(fd, flags)
+            except BlockingIOError:
+                return await self._backing.ask(node.filesystem, _open_and_read, fd, flags, wanted)
+
+    async def _close(self, node: Node, fd: int, *, wrote: bool = False) -> None:
+        """Close *fd*: in a thread where that may have to write, or free what is in the file."""
+        on = node.filesystem
+        writes = wrote and self._backing.serves_swap
+        if on.local and not writes and os.fstat(fd).st_nlink:
+            os.close(fd)
+        else:
+            await self._backing.ask(on, os.close, fd)
+
+    async def _share(self, node: Node, data: FileData, fd: int) -> None:
         """Let *fd* be the descriptor that all readers share, if they need one."""
         if data.fd < 0 and data.opens:
             data.fd = fd
         else:  # somebody else was quicker, or nobody reads any more
-            await self._backing.call(os.close, fd)
+            await self._close(node, fd)
 
     def _attach(
         self, node: Node, fd: int, info: Stat, flags: int, asked: Asked
@@ -214,6 +234,16 @@ class OpenFiles:
         node.pin()
         self.count += 1
         return OpenFile(node, fd, node.data, flags), keep
+
+
+def _open_at_once(fd: int, flags: int) -> tuple[int, Block]:
+    """Open the local file of an ``O_PATH`` descriptor.
+
+    BlockingIOError where somebody has a lease on it, and is to give that back first.
+    """
+    opened = os.open(inode_path(fd), flags | os.O_NONBLOCK)
+    os.set_blocking(opened, not flags & os.O_NONBLOCK)
+    return opened, Block(b"", os.fstat(opened))
 
 
 def _open_and_read(fd: int, flags: int, most: int) -> tuple[int, Block]:

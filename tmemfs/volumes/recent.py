@@ -9,8 +9,9 @@ believe it for as much less. Three things are kept for that long:
 * a whole directory, where some names were found in it one after the other: `git status` and `make`
   want most of them, and one listing brings as much as a journey for each.
 
-What we have changed since is not believed (`Node.changed`). Of a listing, what it has is believed,
-and not that something is not there: some names can be looked up, but are not listed.
+Of a local filesystem nothing is kept, for it answers at once. What we have changed since is not
+believed (`Node.changed`). Of a listing, what it has is believed, and not that something is not
+there: some names can be looked up, but are not listed.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class Recent:
         """Keep attributes, and when they were *asked* for."""
         if node.parent is not None:
             self._outdate(node.parent, node.name, asked)
-        if self._attributes and not self.is_newer(node, asked):
+        keeps = self._attributes and not node.filesystem.local
+        if keeps and not self.is_newer(node, asked):
             self._files[node] = info, asked
             self._files.move_to_end(node)
             if len(self._files) > _FILES:
@@ -144,7 +146,8 @@ class Recent:
         """Note that *name* was not in *parent*."""
         self._outdate(parent, name, asked)
         # Somebody may have heard of it since; when that was is not kept for each name.
-        if self._names and self._heard <= asked.when:
+        keeps = self._names and not parent.filesystem.local
+        if keeps and self._heard <= asked.when:
             self._missing[parent, name] = asked
             self._missing.move_to_end((parent, name))
             if len(self._missing) > _MISSING:
@@ -167,7 +170,7 @@ class Recent:
 
     def found(self, parent: Node, asked: Asked) -> None:
         """Count a name that was found in *parent*."""
-        if self._names:
+        if self._names and not parent.filesystem.local:
             directory = self._directories.setdefault(parent, _Directory(asked.when))
             directory.found += 1
             self._directories.move_to_end(parent)

@@ -11,7 +11,8 @@ import hashlib
 import os
 from typing import NamedTuple
 
-from tmemfs.syscalls import file_handle, open_file_handle
+from tmemfs.syscalls import file_handle, open_file_handle, open_here
+from tmemfs.volumes.filesystems import kind_of
 
 _OPEN_FLAGS = os.O_PATH | os.O_NOFOLLOW
 
@@ -19,8 +20,12 @@ Key = tuple[int, int]
 """Device and inode number."""
 
 
-Look = tuple[os.stat_result, bytes | None]
-"""Attributes and file handle."""
+class Look(NamedTuple):
+    """Attributes, file handle, and the kind of filesystem if it is not the directory's."""
+
+    info: os.stat_result
+    handle: bytes | None
+    kind: str | None = None
 
 
 class Step(NamedTuple):
@@ -100,19 +105,68 @@ def _check(fd: int, step: Step) -> None:
         raise OSError(errno.ESTALE, "another file has taken the name", step.name)
 
 
+def reopen_cached(route: Route) -> int | None:
+    """As `reopen`, of one step, on a local filesystem; None where that would have to wait."""
+    [step] = route.steps
+    try:
+        fd = open_here(route.base, step.name, cached=True)
+        _check(fd, step)
+    except OSError:
+        return None
+    return fd
+
+
+def look_cached(directory: int, name: bytes) -> Look | None:
+    """Look at *name* in *directory*, on a local filesystem, as the kernel has it in memory.
+
+    None where it has not, or where something is mounted on the name: that would have to wait.
+    """
+    try:
+        fd = open_here(directory, name, cached=True)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
+    return _look_and_close(fd)
+
+
 def look(directory: int, name: bytes) -> Look:
-    """Return the attributes and the file handle of *name* in *directory*. Blocks."""
-    return os.stat(name, dir_fd=directory, follow_symlinks=False), handle_of(directory, name)
+    """Return what *name* in *directory* is. Blocks. EXDEV where something is mounted on it."""
+    try:
+        fd = open_here(directory, name)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            # Too old a kernel, or forbidden in this container: who cannot tell, crosses.
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name) from error
+        raise
+    return _look_and_close(fd)
+
+
+def look_across(directory: int, name: bytes) -> Look:
+    """Return what is mounted on *name* in *directory*. Blocks, for ever if that does not answer."""
+    fd = os.open(name, _OPEN_FLAGS, dir_fd=directory)
+    try:
+        return look_open(fd)._replace(kind=kind_of(fd))
+    finally:
+        os.close(fd)
 
 
 def look_open(fd: int) -> Look:
-    """Return the attributes and the file handle of what *fd* is open on. Blocks."""
-    return os.fstat(fd), handle_of(fd)
+    """Return what *fd* is open on. Blocks."""
+    return Look(os.fstat(fd), handle_of(fd))
 
 
-def handle_of(directory: int, name: bytes = b"") -> bytes | None:
+def _look_and_close(fd: int) -> Look:
     try:
-        return file_handle(directory, name)
+        return look_open(fd)
+    finally:
+        os.close(fd)
+
+
+def handle_of(fd: int) -> bytes | None:
+    """Return the file handle of what *fd* is open on, None where the filesystem has none."""
+    try:
+        return file_handle(fd)
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ENOSYS):
             return None

@@ -9,8 +9,10 @@ There are two orders: that of the directory's listing, and that of the names.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from tmemfs.volumes.nodes import Node
 
@@ -22,20 +24,22 @@ _MOST = 16
 # Somebody may leave out a few files that are none of theirs.
 _SKIPPED = 3
 
+_NAME = attrgetter("name")
+
 
 class _Order:
-    """Files in one order, and where in it they were opened last."""
+    """*files* in one order, in which *place_of* finds one, and which was opened last."""
 
-    def __init__(self, files: Sequence[Node]) -> None:
+    def __init__(self, files: Sequence[Node], place_of: Callable[[Node], int]) -> None:
         self.files = files
-        self._places = {node: place for place, node in enumerate(files)}
+        self._place_of = place_of
         self._last = -1
         self._edge = 0
         self.run = 0
 
     def opened(self, node: Node) -> None:
         """Note that *node* was opened."""
-        place = self._places[node]
+        place = self._place_of(node)
         self.run = self.run + 1 if 0 < place - self._last <= _SKIPPED + 1 else 0
         if not self.run:
             self._edge = 0
@@ -52,22 +56,31 @@ class _Order:
 
 
 class _Directory:
-    """The small files of a directory, as they were listed."""
+    """The small files of a directory, as they were listed.
+
+    Both orders are kept up with each part of the listing: sorting all of a large directory when the
+    first file is opened would take milliseconds.
+    """
 
     def __init__(self) -> None:
         self.listed: list[Node] = []
+        self._places: dict[Node, int] = {}
+        self._by_name: list[Node] = []
         self._orders: tuple[_Order, ...] = ()
 
     def add(self, files: Sequence[Node]) -> None:
         """Add *files*, which come next in the listing."""
-        self.listed.extend(files)
-        self._orders = ()
+        for node in files:
+            self._places[node] = len(self.listed)
+            self.listed.append(node)
+            insort(self._by_name, node, key=_NAME)
+        self._orders = (
+            _Order(self.listed, self._places.__getitem__),
+            _Order(self._by_name, lambda node: bisect_left(self._by_name, node.name, key=_NAME)),
+        )
 
     def opened(self, node: Node) -> Sequence[Node]:
         """Note that *node* was opened; return what is next in the order that is kept best."""
-        if not self._orders:
-            by_name = sorted(self.listed, key=lambda node: node.name)
-            self._orders = (_Order(self.listed), _Order(by_name))
         for order in self._orders:
             order.opened(node)
         return max(self._orders, key=lambda order: order.run).next()

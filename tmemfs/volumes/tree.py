@@ -11,8 +11,10 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
+
+import trio
 
 from tmemfs import supervise
 from tmemfs.syscalls import renameat2
@@ -21,7 +23,14 @@ from tmemfs.volumes.backing import Asked, Backing, Stat
 from tmemfs.volumes.making import Caller, make, make_file, make_link
 from tmemfs.volumes.nodes import Node, NodeTable
 from tmemfs.volumes.recent import LARGEST, Listing, Recent
-from tmemfs.volumes.routes import Look, look, reopen
+from tmemfs.volumes.routes import (
+    Look,
+    look,
+    look_across,
+    look_cached,
+    reopen,
+    reopen_cached,
+)
 
 T = TypeVar("T")
 
@@ -34,8 +43,8 @@ class Found(NamedTuple):
     age: float = 0.0
 
 
-# Blocks of 512 bytes; to free so many may take some milliseconds.
-_LARGE = 1 << 14
+# Calls under way at once that look at what is mounted on one name.
+_THREADS_OF_A_MOUNT = 16
 
 
 class Tree:
@@ -60,10 +69,10 @@ class Tree:
         self.nodes = nodes
         self.recent = recent
         self._backing = backing
-        self._call = backing.call
         self._counters = backing.counters
         # So few that listings, which nobody has asked for, take no threads from those who ask.
         self._listings = backing.limiter()
+        self._crossings: dict[tuple[Node, bytes], trio.CapacityLimiter] = {}
         self._seen = seen
         self._changed = changed
         self._leaving = leaving
@@ -74,28 +83,44 @@ class Tree:
 
     async def reopen(self, node: Node) -> None:
         """Give *node* a descriptor again. Raises ESTALE when its inode cannot be found."""
+        if self._reopen_cached(node):
+            return
         start = self.nodes.start(node)
         start.pin()
         try:
-            self.nodes.adopt(node, await self._call(reopen, self.nodes.route(node)))
+            route = self.nodes.route(node)
+            self.nodes.adopt(node, await self._backing.ask(node.filesystem, reopen, route))
         finally:
             start.unpin()
 
     async def on(self, node: Node, function: Callable[..., T], *args: Any) -> T:
-        """Call *function* with a descriptor of *node* and *args*: in one go, if it has to wait."""
-        if node.is_open or self._backing.local:
-            async with self.reach(node) as fd:
-                return await self._call(function, fd, *args)
+        """Call *function* with a descriptor of *node* and *args*: in one go, if it has to wait.
+
+        It is one that asks for what a local filesystem has in memory.
+        """
+        if node.is_open or self._reopen_cached(node):
+            with node as fd:
+                return await self._backing.call(node.filesystem, function, fd, *args)
         start = self.nodes.start(node)
         start.pin()
         try:
-            found: tuple[int, T] = await self._call(
-                calls.reopen_and, self.nodes.route(node), function, args
+            found: tuple[int, T] = await self._backing.ask(
+                node.filesystem, calls.reopen_and, self.nodes.route(node), function, args
             )
         finally:
             start.unpin()
         self.nodes.adopt(node, found[0])
         return found[1]
+
+    def _reopen_cached(self, node: Node) -> bool:
+        """Reopen *node* if that can be done at once; say whether it was."""
+        if node.parent is None or not (node.parent.is_open and node.parent.filesystem.local):
+            return False
+        fd = reopen_cached(self.nodes.route(node))
+        if fd is None:
+            return False
+        self.nodes.adopt(node, fd)
+        return True
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -128,18 +153,36 @@ class Tree:
         """As `lookup`, whatever is known already."""
         asked = self._backing.asking()
         async with self.reach(parent) as directory:
-            looked = await self._call(look, directory, name)
-        return self._learn(parent, name, looked, asked)
+            try:
+                looked = await self._look(parent, directory, name)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                looked = await self._look_across(parent, directory, name)
+        return self.learn(parent, name, looked, asked)
 
-    async def lookup_many(self, parent: Node, names: list[bytes]) -> list[Found | None]:
-        """Look up some names in *parent* at once; None for each that is not there any more."""
-        asked = self._backing.asking()
+    async def look_many(self, parent: Node, names: list[bytes]) -> list[Look | OSError]:
+        """Look at some names in *parent* for a listing of it; an error for each that has one.
+
+        What is mounted there is not looked at (EXDEV): it may not answer, and who lists the
+        directory has not asked for it.
+        """
         async with self.reach(parent) as directory:
-            looks = await self._call(calls.look_many, directory, names)
-        return [
-            looked and self._learn(parent, name, looked, asked)
-            for name, looked in zip(names, looks, strict=True)
-        ]
+            if not parent.filesystem.local:
+                return await self._backing.ask(parent.filesystem, calls.look_many, directory, names)
+            found = calls.look_many_cached(directory, names)
+            rest = [name for name, look in zip(names, found, strict=True) if look is None]
+            others: Iterator[Look | OSError] = iter(
+                await self._backing.ask(parent.filesystem, calls.look_many, directory, rest)
+                if rest
+                else ()
+            )
+            return [look or next(others) for look in found]
+
+    def learn(self, parent: Node, name: bytes, look: Look, asked: Asked) -> Found:
+        """Return the node of what was found as *name* in *parent*, when it was *asked* for."""
+        self.recent.heard(parent, name, asked)
+        return self._learned(parent, name, look, asked)
 
     async def getattr(self, node: Node) -> Found:
         """Return *node* and its attributes, which need not be quite new."""
@@ -157,20 +200,21 @@ class Tree:
         self._seen(node, info, asked)
         return info
 
-    async def listdir(self, node: Node) -> list[bytes]:
-        """Return every name in a directory but ``.`` and ``..``."""
+    async def listdir(self, node: Node) -> bytes:
+        """Return every name in a directory, ``.`` and ``..`` first, with a NUL after each."""
         async with self.reach(node) as fd:
-            return await self._call(calls.listdir, fd)
+            return await self._backing.ask(node.filesystem, calls.listdir, fd)
 
     async def readlink(self, node: Node) -> bytes:
         """Return where a symbolic link points."""
         async with self.reach(node) as fd:
-            return os.fsencode(await self._call(calls.readlink, fd))
+            return os.fsencode(await self._backing.ask(node.filesystem, calls.readlink, fd))
 
     async def statfs(self) -> os.statvfs_result:
         """Return the figures of the filesystem that the root is on."""
-        with self.nodes.root as fd:
-            return await self._call(os.fstatvfs, fd)
+        root = self.nodes.root
+        with root as fd:
+            return await self._backing.ask(root.filesystem, os.fstatvfs, fd)
 
     # -- making ------------------------------------------------------------------------------
 
@@ -230,17 +274,17 @@ class Tree:
     ) -> None:
         """Rename, with the flags of renameat2(2)."""
         async with self.reach(parent) as directory, self.reach(new_parent) as new_directory:
-            moved = await self._known(directory, name)
-            replaced = await self._known(new_directory, new_name)
+            moved = await self._known(parent, directory, name)
+            replaced = await self._known(new_parent, new_directory, new_name)
             known = {node for node in (moved, replaced) if node is not None}
             if replaced is not None:
                 await self._leaving(replaced)
             async with contextlib.AsyncExitStack() as stack:
                 fds = {node: await stack.enter_async_context(self.reach(node)) for node in known}
-                before = [await self._call(os.fstat, fd) for fd in fds.values()]
+                before = [await self._fstat(node, fd) for node, fd in fds.items()]
                 nodes = (parent, new_parent, *known)
                 await self._make(nodes, renameat2, directory, name, new_directory, new_name, flags)
-                after = [await self._call(os.fstat, fd) for fd in fds.values()]
+                after = [await self._fstat(node, fd) for node, fd in fds.items()]
                 for node, old, new in zip(fds, before, after, strict=True):
                     self._settle(node, old, new)
             if moved is not None:
@@ -273,24 +317,40 @@ class Tree:
     async def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return the value of an extended attribute."""
         async with self.reach(node) as fd:
-            return await self._call(os.getxattr, calls.inode_path(fd), name)
+            path = calls.inode_path(fd)
+            return await self._backing.call(node.filesystem, os.getxattr, path, name)
 
     async def listxattr(self, node: Node) -> list[bytes]:
         """Return the names of all extended attributes."""
         async with self.reach(node) as fd:
-            return [
-                os.fsencode(name) for name in await self._call(os.listxattr, calls.inode_path(fd))
-            ]
+            path = calls.inode_path(fd)
+            names = await self._backing.call(node.filesystem, os.listxattr, path)
+            return [os.fsencode(name) for name in names]
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _learn(self, parent: Node, name: bytes, looked: Look, asked: Asked) -> Found:
-        self.recent.heard(parent, name, asked)
-        return self._learned(parent, name, looked, asked)
+    async def _look(self, parent: Node, directory: int, name: bytes) -> Look:
+        """Look at *name* in *parent*, which is open as *directory*. EXDEV where a mount is."""
+        if parent.filesystem.local and (found := look_cached(directory, name)) is not None:
+            return found
+        return await self._backing.ask(parent.filesystem, look, directory, name)
+
+    async def _look_across(self, parent: Node, directory: int, name: bytes) -> Look:
+        """Look at what is mounted on *name* in *parent*: in threads that nobody else needs."""
+        mounted = parent, name
+        limiter = self._crossings.setdefault(mounted, trio.CapacityLimiter(_THREADS_OF_A_MOUNT))
+        try:
+            return await self._backing.ask_by(limiter, look_across, directory, name)
+        finally:
+            if not limiter.borrowed_tokens:
+                self._crossings.pop(mounted, None)
+
+    async def _fstat(self, node: Node, fd: int) -> Stat:
+        return await self._backing.call(node.filesystem, os.fstat, fd)
 
     def _learned(self, parent: Node, name: bytes, looked: Look, asked: Asked) -> Found:
-        info, handle = looked
-        node = self.nodes.learn(parent, name, info, handle, asked.changes)
+        node = self.nodes.learn(parent, name, looked, asked.changes)
+        info = looked.info
         self.recent.update(node, info, asked)
         self._seen(node, info, asked)
         return Found(node, info)
@@ -300,16 +360,16 @@ class Tree:
             path = calls.inode_path(fd)
             self._changed(node, *await self._make((node,), calls.around, fd, function, path, *args))
 
-    async def _known(self, directory: int, name: bytes) -> Node | None:
+    async def _known(self, parent: Node, directory: int, name: bytes) -> Node | None:
         try:
-            return self.nodes.known(await self._call(calls.lstat, directory, name))
+            return self.nodes.known((await self._look(parent, directory, name)).info)
         except OSError:
             return None
 
     async def _removing(
         self, parent: Node, directory: int, name: bytes, function: Callable[..., None]
     ) -> None:
-        node = await self._known(directory, name)
+        node = await self._known(parent, directory, name)
         if node is None:
             await self._make((parent,), calls.at, function, directory, name)
             return
@@ -318,10 +378,10 @@ class Tree:
             change = (calls.around, fd, calls.at, function, directory, name)
             self._settle(node, *await self._make((node, parent), *change))
 
-    async def _make(self, nodes: Iterable[Node], function: Callable[..., T], *args: Any) -> T:
-        """Make a call that changes *nodes*."""
+    async def _make(self, nodes: Sequence[Node], function: Callable[..., T], *args: Any) -> T:
+        """Make a call that changes *nodes*, which are on one filesystem."""
         try:
-            return await self._backing.make(function, *args)
+            return await self._backing.make(nodes[0].filesystem, function, *args)
         finally:
             self._backing.note_change(*nodes)
 
@@ -342,8 +402,8 @@ class Tree:
         found = self.recent.told_by(listing, name)
         if found is None or parent.changed > listing.asked.changes:
             return None
-        (info, handle), age = found
-        node = self.nodes.known(info)
+        look, age = found
+        node = self.nodes.known(look.info)
         if node is None:
             # Who knows whether we have changed it since.
             if self._backing.changes > listing.asked.changes:
@@ -351,17 +411,17 @@ class Tree:
         elif (
             node.data is not None  # of a file that is open, more is known
             or node.changed > listing.asked.changes
-            or not node.has(handle)
+            or not node.has(look.handle)
             or self.recent.is_newer(node, listing.asked)
         ):
             return None
-        return self._learned(parent, name, (info, handle), listing.asked)._replace(age=age)
+        return self._learned(parent, name, look, listing.asked)._replace(age=age)
 
     def _settle(self, node: Node, before: Stat, after: Stat) -> None:
         self._changed(node, before, after)
         if not after.st_nlink:
             # No name leads there any more; only the descriptor does.
-            node.keep_open(large=after.st_blocks > _LARGE)
+            node.keep_open()
 
 
 class Reach:

@@ -1,0 +1,49 @@
+"""The filesystems that a volume reaches: its source's, and whatever is mounted below that.
+
+One that is *local* answers from memory what the kernel has there: to ask for that in line holds
+nobody up. Any other may have to ask a server, or a process that does not answer, and is only ever
+asked in a thread. Local is what is known to be, whenever it was mounted. Each filesystem has its
+own threads, so that one that does not answer takes none from the others.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from tmemfs import system
+from tmemfs.syscalls import mount_id
+from tmemfs.volumes.closing import Closer
+
+# What keeps all that an inode's attributes need in memory while the inode is. Not overlay, whose
+# layers may be anything, and not zfs, which stops everybody while a snapshot is rolled back.
+_LOCAL = frozenset(
+    ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "jfs", "tmpfs", "ramfs", "rootfs")
+)
+# Calls about names and attributes that are under way at once.
+_THREADS = 128
+
+
+class Filesystem:
+    """What one filesystem is, and the threads that may ask it.
+
+    It *holds* if an inode must be held open to keep its number, as in user space.
+    """
+
+    __slots__ = ("closer", "holds", "kind", "local", "threads")
+
+    def __init__(self, kind: str) -> None:
+        """*kind* is its name in mountinfo, empty where nothing is known."""
+        self.kind = kind
+        self.local = kind in _LOCAL
+        self.holds = kind.startswith("fuse")
+        self.threads = trio.CapacityLimiter(_THREADS)
+        self.closer = Closer()
+
+
+def kind_of(fd: int) -> str:
+    """Return the kind of filesystem that *fd* is open on, empty where that cannot be told.
+
+    The filesystem itself is not asked: it may not answer.
+    """
+    number = mount_id(fd)
+    return next((mount.fstype for mount in system.read_mounts() if mount.mount_id == number), "")

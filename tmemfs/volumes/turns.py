@@ -1,0 +1,47 @@
+"""Long work in line, done in slices: whoever else wants the thread gets it in between.
+
+A listing may be of any length, and so may a list of inodes to forget. A request for swap that comes
+meanwhile waits for a slice at most: of all who are at such work, one goes on each time around.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import trio
+
+# Seconds. Starting anew after a slice takes a thirtieth of it.
+_SLICE = 0.0001
+
+
+class Turns:
+    """Who is at long work, in the order in which they go on."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    def begin(self) -> Slices:
+        """Return what tells somebody who begins now when to let others go on."""
+        return Slices(self)
+
+    async def wait(self) -> None:
+        """Let everybody else go on, and before the others at long work those who came first."""
+        # Whoever gets the lock runs, and the next one the next time around.
+        async with self._lock:
+            pass
+
+
+class Slices:
+    """Work that has begun, in slices."""
+
+    __slots__ = ("_end", "_turns")
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._end = perf_counter() + _SLICE
+
+    async def rest(self) -> None:
+        """Let others go on if a slice has been used up. To be called after each small step."""
+        if perf_counter() >= self._end:
+            await self._turns.wait()
+            self._end = perf_counter() + _SLICE
