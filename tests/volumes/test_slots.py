@@ -138,7 +138,8 @@ def test_who_has_it_keeps_its_name(tmp_path: Path) -> None:
         finally:
             done.set()
         assert [thread.result() for thread in failing] == [None] * 3
-    assert not path.exists()
+    # Who made it may have found it locked by another, who did not make it: nobody removes it then.
+    assert not path.exists() or path.stat().st_size == 0
 
 
 # --- a filesystem --------------------------------------------------------------------------------
