@@ -1,0 +1,1 @@
+"""Machines of their own that run out of memory as a whole."""

@@ -1,0 +1,56 @@
+"""The machines that run out of memory: what each has, and what is asked of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Overflow = Literal["none", "file", "device"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One guest; sizes in MiB. *memory* is all that it has, *load* what a program in it fills.
+
+    *random* in a hundred of the program's pages do not compress. *cgroup* is the limit of that
+    program; 0 for none, and then the guest runs out of memory as a whole. *sysctls* are the
+    kernel's settings below vm, *queue* those of the loop device, *options* those of `swapon`.
+    """
+
+    name: str
+    memory: int
+    load: int
+    budget: int
+    overflow: Overflow = "none"
+    random: int = 33
+    size: int = 512
+    cgroup: int = 0
+    sysctls: tuple[str, ...] = ()
+    queue: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def variables(self) -> Iterator[str]:
+        """The row as assignments of a shell, for `job.sh`."""
+        yield f"LOAD={self.load}"
+        yield f"RANDOM_PERCENT={self.random}"
+        yield f"SIZE={self.size}M"
+        yield f"BUDGET={self.budget}M"
+        yield f"OVERFLOW={self.overflow}"
+        yield f"CGROUP={f'{self.cgroup}M' if self.cgroup else 'max'}"
+        yield f"SYSCTLS='{' '.join(f'vm.{setting}' for setting in self.sysctls)}'"
+        yield f"QUEUE='{' '.join(self.queue)}'"
+        yield f"OPTIONS='{' '.join(self.options)}'"
+
+
+# Where the kernel holds back nothing on top of what it is told to, and where that is 64 MiB.
+NO_BOOST = ("watermark_boost_factor=0",)
+HELD_BACK = (*NO_BOOST, "min_free_kbytes=65536")
+
+MEMORY_ALONE = Row("memory-alone", memory=343, load=330, budget=130)
+NO_RESERVE = replace(MEMORY_ALONE, name="no-reserve", options=("--reserve", "4M"))
+FILE = Row("file", memory=280, load=180, budget=16, overflow="file")
+ROWS = (
+    MEMORY_ALONE,
+    NO_RESERVE,
+    FILE,
+    replace(FILE, name="file-no-boost", sysctls=NO_BOOST),
+)
