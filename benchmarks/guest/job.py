@@ -10,8 +10,8 @@ from benchmarks.compiler import compile_c
 from benchmarks.guest.rows import Row
 
 HERE = Path(__file__).parent
-SECONDS = 240  # a guest's load may take so long
-STALL = 40  # and is hung when it has touched nothing for so long
+SECONDS = 90  # a load that has swapped for so long has gone on
+STALL = 40  # and one that has touched nothing for so long is hung
 
 
 def make_job(place: Path, row: Row, package: Path = Path(tmemfs.__file__).parent) -> None:

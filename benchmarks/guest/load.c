@@ -1,9 +1,10 @@
-/* Fills memory, checks every byte of it, in runs in random order, and says whether the machine goes on.
+/* Fills memory, checks every byte of it, in runs in random order, and says whether the machine
+   goes on.
 
      load MIB RANDOM SECONDS STALL PID
 
-   takes MIB mebibytes of pages of which RANDOM in a hundred do not compress; the others compress
-   to a tenth or less. Until they are all checked, or SECONDS have passed, it prints a line with
+   takes MIB mebibytes, in four processes at once, of pages of which RANDOM in a hundred do not
+   compress; the others compress to a tenth or less. Until they are all checked, or SECONDS have passed, it prints a line with
    what was swapped and what process PID, the daemon, took, every ten seconds and at the end:
 
      at S pages N out N in N minflt N majflt N rss KIB hwm KIB
@@ -16,9 +17,9 @@
      end killed    by signal, or could not have the memory
      end hung      no page was touched for STALL seconds; the stacks of all tasks are on the console
 
-   Three processes, for the machine is to run out of memory: one touches the pages, one asks the
-   kernel for the figures, which may wait, and the first one, locked in memory, real time and with
-   all that it needs open, watches them. */
+   The machine is to run out of memory. So one more process asks the kernel for the figures, which
+   may wait, and the first one, locked in memory, real time and with all that it needs open, watches
+   them all. */
 
 #include <fcntl.h>
 #include <sched.h>
@@ -32,12 +33,21 @@
 #include <unistd.h>
 
 #define WORDS 512 /* of a page */
+#define TOUCHERS 4
 #define RUN 8 /* pages, as many as the kernel reads ahead */
 #define PRIME 1000003 /* so that every run is met once */
 #define SAMPLE 10 /* seconds */
 
-static volatile unsigned long *touched;
+static volatile unsigned long *touched; /* pages, by each process that touches them */
 static int vmstat, stat_of, status_of;
+
+static unsigned long all_touched(void)
+{
+    unsigned long sum = 0;
+    for (int i = 0; i < TOUCHERS; i++)
+        sum += touched[i];
+    return sum;
+}
 
 static uint64_t mixed(uint64_t x)
 {
@@ -54,18 +64,18 @@ static void fill(uint64_t *page, uint64_t index, unsigned random)
     page[WORDS - 1] = index;
 }
 
-static int touch_all(unsigned long pages, unsigned random)
+static int touch_all(unsigned long pages, unsigned random, volatile unsigned long *counter)
 {
     uint64_t *memory = mmap(NULL, pages * 4096, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), wanted[WORDS];
     unsigned long run = 0;
     if (memory == MAP_FAILED)
         return 2;
-    for (unsigned long i = 0; i < pages; i++, ++*touched)
+    for (unsigned long i = 0; i < pages; i++, ++*counter)
         fill(memory + i * WORDS, i, random);
     for (unsigned long i = 0; i < pages / RUN; i++) {
         run = (run + PRIME) % (pages / RUN);
-        for (unsigned long index = run * RUN; index < (run + 1) * RUN; index++, ++*touched) {
+        for (unsigned long index = run * RUN; index < (run + 1) * RUN; index++, ++*counter) {
             fill(wanted, index, random);
             if (memcmp(wanted, memory + index * WORDS, sizeof wanted))
                 return 1;
@@ -101,7 +111,7 @@ static void say_figures(int second)
     unsigned long minor, major;
     faults(&minor, &major);
     printf("at %d pages %lu out %lu in %lu minflt %lu majflt %lu rss %lu hwm %lu\n", second,
-           *touched, number(vmstat, "pswpout "), number(vmstat, "pswpin "), minor, major,
+           all_touched(), number(vmstat, "pswpout "), number(vmstat, "pswpin "), minor, major,
            number(status_of, "VmRSS:"), number(status_of, "VmHWM:"));
 }
 
@@ -133,38 +143,45 @@ int main(int count, char **word)
     if (sysrq < 0 || vmstat < 0 || stat_of < 0 || status_of < 0 || touched == MAP_FAILED)
         return 65;
 
-    pid_t toucher = fork();
-    if (toucher == 0)
-        _exit(touch_all(strtoul(word[1], NULL, 10) * 256, atoi(word[2])));
+    pid_t toucher[TOUCHERS];
+    for (int i = 0; i < TOUCHERS; i++)
+        if ((toucher[i] = fork()) == 0)
+            _exit(touch_all(strtoul(word[1], NULL, 10) * 256 / TOUCHERS, atoi(word[2]), touched + i));
+    spared = open("/proc/self/oom_score_adj", O_WRONLY);
+    if (write(spared, "-1000", 5) < 0)
+        return 65;
     pid_t sampler = fork();
     if (sampler == 0)
         sample();
-    spared = open("/proc/self/oom_score_adj", O_WRONLY);
-    if (write(spared, "-1000", 5) < 0 || mlockall(MCL_CURRENT | MCL_FUTURE))
+    if (mlockall(MCL_CURRENT | MCL_FUTURE))
         return 65;
     sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 10});
 
-    pid_t ended = 0;
+    int left = TOUCHERS, good = 1;
     for (second = 0; second < limit && still < stall; second++, sleep(1)) {
-        if ((ended = waitpid(toucher, &status, WNOHANG)) != 0)
+        while (left && good && waitpid(-1, &status, WNOHANG) > 0) {
+            good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+            left--;
+        }
+        if (!left || !good)
             break;
-        still = *touched == before ? still + 1 : 0;
-        before = *touched;
+        still = all_touched() == before ? still + 1 : 0;
+        before = all_touched();
     }
     if (still >= stall) {
         /* Nothing here may ask for memory, so there is less to say. */
         faults(&minor, &major);
-        printf("at %d pages %lu minflt %lu majflt %lu\nend hung\n", second, *touched, minor, major);
+        printf("at %d pages %lu minflt %lu majflt %lu\nend hung\n", second, all_touched(), minor, major);
         if (write(sysrq, "t", 1) > 0 && write(sysrq, "m", 1) > 0)
             sleep(5);
         return write(sysrq, "o", 1) < 0;
     }
-    kill(toucher, SIGKILL);
+    for (int i = 0; i < TOUCHERS; i++)
+        kill(toucher[i], SIGKILL);
     kill(sampler, SIGKILL);
     say_figures(second);
-    printf("end %s\n", ended == 0                                            ? "on"
-                       : !WIFEXITED(status) || WEXITSTATUS(status) == 2 ? "killed"
-                       : WEXITSTATUS(status)                            ? "wrong"
-                                                                        : "right");
+    printf("end %s\n", !good ? WIFEXITED(status) && WEXITSTATUS(status) == 1 ? "wrong" : "killed"
+                       : left  ? "on"
+                               : "right");
     return 0;
 }

@@ -21,7 +21,7 @@ ROOM = 16 << 20  # bytes, for the tables of a filesystem
 class Outcome:
     """How one guest ended, by the last line of `load.c`, and its figures before and after.
 
-    Where it is neither `right` nor `on`, *console* says more.
+    *console* is all that was printed, with the stacks of what a hung one waited for.
     """
 
     end: str
@@ -31,8 +31,8 @@ class Outcome:
 
     @property
     def went_on(self) -> bool:
-        """Whether pages were swapped to the end, with every byte right that was looked at."""
-        return self.end in ("right", "on")
+        """Whether the machine did: also where the kernel ended the load, for lack of memory."""
+        return self.end in ("right", "on", "killed")
 
     def gained(self, figure: str) -> int:
         """How much a count has grown since the load began; 0 where a hung guest did not say."""

@@ -41,16 +41,25 @@ class Row:
         yield f"OPTIONS='{' '.join(self.options)}'"
 
 
-# Where the kernel holds back nothing on top of what it is told to, and where that is 64 MiB.
+# What `tmemfs check` asks for: no boost, and 64 MiB held back.
 NO_BOOST = ("watermark_boost_factor=0",)
 HELD_BACK = (*NO_BOOST, "min_free_kbytes=65536")
 
-MEMORY_ALONE = Row("memory-alone", memory=343, load=330, budget=130)
-NO_RESERVE = replace(MEMORY_ALONE, name="no-reserve", options=("--reserve", "4M"))
-FILE = Row("file", memory=280, load=180, budget=16, overflow="file")
+_MEMORY = Row("memory", memory=343, load=330, budget=130)
+_FULL = Row("full", memory=280, load=150, budget=64, random=100)
+_FILE = Row("file", memory=280, load=180, budget=16, overflow="file")
+_DEVICE = replace(_FILE, name="device", overflow="device")
+
 ROWS = (
-    MEMORY_ALONE,
-    NO_RESERVE,
-    FILE,
-    replace(FILE, name="file-no-boost", sysctls=NO_BOOST),
+    _MEMORY,
+    replace(_MEMORY, name="memory-no-reserve", options=("--reserve", "4M")),
+    _FULL,
+    replace(_FULL, name="full-but-fits", size=57),
+    _FILE,
+    replace(_FILE, name="file-no-boost", sysctls=NO_BOOST),
+    # More memory, for so much less of it is to be had.
+    replace(_FILE, name="file-held-back", memory=400, load=200, sysctls=HELD_BACK),
+    replace(_FILE, name="file-cgroup", load=120, cgroup=60),
+    _DEVICE,
+    replace(_DEVICE, name="device-no-boost", sysctls=NO_BOOST),
 )

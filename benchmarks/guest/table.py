@@ -31,11 +31,11 @@ def line(row: Row, outcomes: Sequence[Outcome]) -> str:
 
 
 def went_on(outcomes: Sequence[Outcome]) -> str:
-    """How many did, of how many, and what happened to the others."""
-    others = Counter(outcome.end for outcome in outcomes if not outcome.went_on)
+    """How many did, of how many, and how they ended."""
     good = sum(outcome.went_on for outcome in outcomes)
-    words = [f"{good} of {len(outcomes)}", *(f"{count} {end}" for end, count in others.items())]
-    return ", ".join(words)
+    ends = Counter(outcome.end for outcome in outcomes)
+    how = ", ".join(f"{count} {end}" for end, count in ends.items())
+    return f"{good} of {len(outcomes)}: {how}"
 
 
 def _machine(row: Row) -> tuple[str, str, str]:

@@ -42,6 +42,10 @@ def test_the_console_of_one_that_hangs() -> None:
     assert outcome.gained("out") == 0
 
 
+def test_one_whose_load_is_killed_goes_on() -> None:
+    assert Outcome.of_console(WENT_ON.replace("end right", "end killed")).went_on
+
+
 def test_the_console_of_one_that_does_not_come_to_the_load() -> None:
     assert Outcome.of_console("Kernel panic\n").end == "silent"
     assert Outcome.of_console("end failed: swapon\n").end == "failed: swapon"
@@ -49,14 +53,14 @@ def test_the_console_of_one_that_does_not_come_to_the_load() -> None:
 
 def test_a_line_of_the_table() -> None:
     outcomes = [Outcome.of_console(said) for said in (WENT_ON, HUNG, WENT_ON)]
-    assert went_on(outcomes) == "2 of 3, 1 hung"
+    assert went_on(outcomes) == "2 of 3: 2 right, 1 hung"
     cells = line(ROW, outcomes).strip("| ").split(" | ")
     assert cells == [
         "a",
         "280, 180",
         "512M, budget 16M, overflow file",
         "page-cluster=0",
-        "2 of 3, 1 hung",
+        "2 of 3: 2 right, 1 hung",
         "17,170, 11",
         "3",
         "10",
