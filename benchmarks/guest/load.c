@@ -64,6 +64,7 @@ static void fill(uint64_t *page, uint64_t index, unsigned random)
     page[WORDS - 1] = index;
 }
 
+/* Fills and checks so many pages, counting each twice, and stays; returns only where it cannot. */
 static int touch_all(unsigned long pages, unsigned random, volatile unsigned long *counter)
 {
     uint64_t *memory = mmap(NULL, pages * 4096, PROT_READ | PROT_WRITE,
@@ -81,7 +82,8 @@ static int touch_all(unsigned long pages, unsigned random, volatile unsigned lon
                 return 1;
         }
     }
-    return 0;
+    for (;;)
+        pause();
 }
 
 /* The number behind `name` in what a file of /proc says now. */
@@ -143,10 +145,11 @@ int main(int count, char **word)
     if (sysrq < 0 || vmstat < 0 || stat_of < 0 || status_of < 0 || touched == MAP_FAILED)
         return 65;
 
+    unsigned long pages = strtoul(word[1], NULL, 10) * 256 / TOUCHERS / RUN * RUN;
     pid_t toucher[TOUCHERS];
     for (int i = 0; i < TOUCHERS; i++)
         if ((toucher[i] = fork()) == 0)
-            _exit(touch_all(strtoul(word[1], NULL, 10) * 256 / TOUCHERS, atoi(word[2]), touched + i));
+            _exit(touch_all(pages, atoi(word[2]), touched + i));
     spared = open("/proc/self/oom_score_adj", O_WRONLY);
     if (write(spared, "-1000", 5) < 0)
         return 65;
@@ -157,13 +160,9 @@ int main(int count, char **word)
         return 65;
     sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 10});
 
-    int left = TOUCHERS, good = 1;
+    pid_t ended = 0;
     for (second = 0; second < limit && still < stall; second++, sleep(1)) {
-        while (left && good && waitpid(-1, &status, WNOHANG) > 0) {
-            good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-            left--;
-        }
-        if (!left || !good)
+        if (all_touched() == TOUCHERS * pages * 2 || (ended = waitpid(-1, &status, WNOHANG)) != 0)
             break;
         still = all_touched() == before ? still + 1 : 0;
         before = all_touched();
@@ -180,8 +179,7 @@ int main(int count, char **word)
         kill(toucher[i], SIGKILL);
     kill(sampler, SIGKILL);
     say_figures(second);
-    printf("end %s\n", !good ? WIFEXITED(status) && WEXITSTATUS(status) == 1 ? "wrong" : "killed"
-                       : left  ? "on"
-                               : "right");
+    printf("end %s\n", ended == 0 ? second < limit ? "right" : "on"
+                       : WIFEXITED(status) && WEXITSTATUS(status) == 1 ? "wrong" : "killed");
     return 0;
 }

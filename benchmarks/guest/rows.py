@@ -46,7 +46,7 @@ NO_BOOST = ("watermark_boost_factor=0",)
 HELD_BACK = (*NO_BOOST, "min_free_kbytes=65536")
 
 _MEMORY = Row("memory", memory=343, load=330, budget=130)
-_FULL = Row("full", memory=280, load=150, budget=64, random=100)
+_FULL = Row("full", memory=280, load=200, budget=64, random=100)
 _FILE = Row("file", memory=280, load=180, budget=16, overflow="file")
 _DEVICE = replace(_FILE, name="device", overflow="device")
 
