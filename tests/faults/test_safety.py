@@ -159,6 +159,25 @@ def test_no_page_takes_new_memory(source: Path, tmp_path: Path, overflow: bool) 
         assert page_faults(mount) - before < 100
 
 
+def stack(mount: Mounted) -> str:
+    """The addresses of the stack of the thread that serves; it grows as it is used."""
+    maps = Path(f"/proc/{mount.process.pid}/maps").read_text().splitlines()
+    return next(line.split()[0] for line in maps if line.endswith("[stack]"))
+
+
+def test_no_page_takes_a_new_piece_of_stack(source: Path, tmp_path: Path) -> None:
+    """Not even the first one to be compressed, for which lz4 wants a quarter of a megabyte."""
+    with mounted(source, tmp_path / "m", "--budget=16M", "--swap=s=8M", "-oswap_only") as mount:
+        before = stack(mount)
+        with open(mount.control / "swap" / "s", "r+b", buffering=0) as file:
+            for at in range(0, 4 * MIB, MIB):
+                os.pwrite(file.fileno(), run(at, 256), at)
+            for at in range(0, 4 * MIB, MIB):
+                assert os.pread(file.fileno(), MIB, at) == run(at, 256)
+        assert mount.pool("s")["pages"] == 1024
+        assert stack(mount) == before
+
+
 # Run by the serving process: a disk that takes its time, for each write to it.
 SLOW_OVERFLOW = """
 import time
