@@ -15,6 +15,9 @@ from benchmarks.cache.throttled import THROTTLED
 from benchmarks.core import RUN, core_figures
 from benchmarks.corpus import corpus
 from benchmarks.fio import RANDOM_4K, SEQUENTIAL_1M
+from benchmarks.guest import image as guests
+from benchmarks.guest.rows import ROWS
+from benchmarks.guest.table import measure
 from benchmarks.mount import MIB, mount_figures
 from benchmarks.page_sizes import PageSizes
 from benchmarks.plotting import lacking as plotter_lacking
@@ -47,6 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--stalls", action="store_true", help="swap beside work with names, as root"
     )
     parser.add_argument("--replay", action="store_true", help="hit ratios beside other policies")
+    parser.add_argument("--guest", action="store_true", help="machines out of memory, as root")
     parser.add_argument("--quick", action="store_true", help="few short rounds: does it all run?")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement (25; quick: 3)")
     parser.add_argument(
@@ -194,6 +198,15 @@ def replay(report: Report, options: argparse.Namespace, data: bytes, place: Path
     replay_all(report, place, QUICK if options.quick else FULL, data)
 
 
+def guest(report: Report, options: argparse.Namespace, data: bytes, _: Path) -> None:
+    """Which machines go on when they are out of memory as a whole."""
+    if reason := guests.lacking():
+        report.note(f"guest: not measured, {reason}")
+        return
+    for line in measure(ROWS, max(1, options.rounds // 8)):
+        print(line, flush=True)
+
+
 def _reads(options: argparse.Namespace) -> str:
     return f"fio psync, 1 job, {options.runtime:g} s a round"
 
@@ -206,6 +219,7 @@ SECTIONS = {
     "cache": cache,
     "stalls": stalls,
     "replay": replay,
+    "guest": guest,
 }
 
 if __name__ == "__main__":

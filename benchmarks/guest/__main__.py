@@ -2,20 +2,21 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.guest.image import image, lacking
-from benchmarks.guest.machine import run
-from benchmarks.guest.rows import ROWS, Row
-from benchmarks.guest.table import head, line
+from benchmarks.guest.image import lacking
+from benchmarks.guest.rows import ROWS
+from benchmarks.guest.table import measure
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guest", description=__doc__)
     names = [row.name for row in ROWS]
-    parser.add_argument("--rows", nargs="+", choices=names, default=names, help="only these")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="ROW", choices=names, default=names, help=", ".join(names)
+    )
     parser.add_argument("--rounds", type=int, default=3, help="guests for each row (3)")
     parser.add_argument("--consoles", type=Path, metavar="DIR", help="keep what each guest said")
     return parser.parse_args(argv)
@@ -33,21 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         sys.exit(f"benchmarks: guest: {error}")
     return 0
-
-
-def measure(rows: Sequence[Row], rounds: int, consoles: Path | None = None) -> Iterator[str]:
-    """Run *rounds* guests of each row, one at a time; the table, line by line as it is known."""
-    booted = image()
-    if consoles is not None:
-        consoles.mkdir(parents=True, exist_ok=True)
-    yield from head()
-    for row in rows:
-        outcomes = []
-        for number in range(rounds):
-            outcomes.append(run(row, booted))
-            if consoles is not None:
-                (consoles / f"{row.name}.{number}").write_text(outcomes[-1].console)
-        yield line(row, outcomes)
 
 
 if __name__ == "__main__":

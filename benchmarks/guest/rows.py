@@ -13,7 +13,7 @@ class Row:
 
     *random* in a hundred of the program's pages do not compress. *cgroup* is the limit of that
     program; 0 for none, and then the guest runs out of memory as a whole. *sysctls* are the
-    kernel's settings below vm, *queue* those of the loop device, *options* those of `swapon`.
+    kernel's settings below vm, *options* more of those of `swapon`.
     """
 
     name: str
@@ -25,7 +25,6 @@ class Row:
     size: int = 512
     cgroup: int = 0
     sysctls: tuple[str, ...] = ()
-    queue: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
     def variables(self) -> Iterator[str]:
@@ -37,7 +36,6 @@ class Row:
         yield f"OVERFLOW={self.overflow}"
         yield f"CGROUP={f'{self.cgroup}M' if self.cgroup else 'max'}"
         yield f"SYSCTLS='{' '.join(f'vm.{setting}' for setting in self.sysctls)}'"
-        yield f"QUEUE='{' '.join(self.queue)}'"
         yield f"OPTIONS='{' '.join(self.options)}'"
 
 
@@ -46,13 +44,14 @@ NO_BOOST = ("watermark_boost_factor=0",)
 HELD_BACK = (*NO_BOOST, "min_free_kbytes=65536")
 
 _MEMORY = Row("memory", memory=343, load=330, budget=130)
-_FULL = Row("full", memory=280, load=200, budget=64, random=100)
+_FULL = Row("full", memory=280, load=200, budget=64, random=100, sysctls=NO_BOOST)
 _FILE = Row("file", memory=280, load=180, budget=16, overflow="file")
 _DEVICE = replace(_FILE, name="device", overflow="device")
 
 ROWS = (
     _MEMORY,
-    replace(_MEMORY, name="memory-no-reserve", options=("--reserve", "4M")),
+    replace(_MEMORY, name="memory-no-boost", sysctls=NO_BOOST),
+    replace(_MEMORY, name="memory-no-reserve", sysctls=NO_BOOST, options=("--reserve", "4M")),
     _FULL,
     replace(_FULL, name="full-but-fits", size=57),
     _FILE,
@@ -62,4 +61,5 @@ ROWS = (
     replace(_FILE, name="file-cgroup", load=120, cgroup=60),
     _DEVICE,
     replace(_DEVICE, name="device-no-boost", sysctls=NO_BOOST),
+    replace(_DEVICE, name="device-held-back", memory=400, load=200, sysctls=HELD_BACK),
 )
