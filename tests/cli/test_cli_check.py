@@ -201,7 +201,6 @@ def test_what_the_kernel_holds_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert machine.min_free().level is Level.OK
 
 
-@pytest.mark.parametrize("overflow", [False, True])
 @pytest.mark.parametrize(
     ("boost", "min_free", "safe"),
     [
@@ -216,7 +215,6 @@ def test_the_boost_of_the_water_marks(
     boost: str | None,
     min_free: str,
     safe: bool,
-    overflow: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -225,12 +223,12 @@ def test_the_boost_of_the_water_marks(
     (tmp_path / "min_free_kbytes").write_text(f"{min_free}\n")
     if boost is not None:
         (tmp_path / "watermark_boost_factor").write_text(f"{boost}\n")
-    finding = machine.watermark_boost(overflow=overflow)
+    finding = machine.watermark_boost()
     assert watermarks.may_stop() != safe
     if safe:
         assert finding.level is Level.OK
     else:
-        assert finding.level is (Level.MISSING if overflow else Level.WARNING)
+        assert finding.level is Level.MISSING
         assert "'sysctl vm.watermark_boost_factor=0'" in finding.text
         assert "'sysctl vm.min_free_kbytes=65536'" in finding.text
 

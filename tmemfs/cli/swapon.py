@@ -238,8 +238,8 @@ def warn(volume: Volume) -> None:
     how = "; use --size {size}, or --overflow FILE" if volume.private else ""
     if line := broken_promise(figures, how):
         complain(f"{volume.name}: {line}")
-    if volumes_of(figures).get(volume.name, {}).get("overflow") and watermarks.may_stop():
+    if watermarks.may_stop():
         complain(
-            f"{volume.name}: swap with overflow may stop a machine that runs out of memory as "
-            f"a whole: {watermarks.less_boost()} or {watermarks.more_behind()}"
+            f"{volume.name}: swap may stop a machine that runs out of memory as a whole: "
+            f"{watermarks.less_boost()} or {watermarks.more_behind()}"
         )

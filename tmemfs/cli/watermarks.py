@@ -1,9 +1,10 @@
 """What the kernel holds back of its memory, which the loop device's worker lives on.
 
-That worker is a thread of the kernel and takes a little memory for each page that it hands to the
-daemon. After memory was fragmented the kernel *boosts* its water marks: it holds back much more,
-from this thread too, which then waits for the memory that it is to make free. Either no boost or
-more behind it prevents that; `docs/swap-safety.md` has what was measured.
+That worker is a thread of the kernel and takes a little memory for each request that it hands to
+the daemon; a filesystem does so for each write to an overflow file. After memory was fragmented the
+kernel *boosts* its water marks: it holds back much more, from these too, which then wait for the
+memory that they are to make free. Either no boost or more behind it prevents that;
+`docs/swap-safety.md` has what was measured.
 """
 
 from __future__ import annotations
