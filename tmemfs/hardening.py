@@ -85,4 +85,4 @@ def _heap(config: MountConfig) -> int:
     """How many bytes of heap serving the swap volumes may take."""
     tables = sum(swap.size for swap in config.swaps) // PAGE_SIZE * _TABLES_PER_PAGE
     waiting = _BUFFERS_WAITING if any(swap.overflow for swap in config.swaps) else 0
-    return _BUFFERS + waiting + min(tables, config.budget // 8)
+    return _BUFFERS + waiting + min(tables, config.budget // 2)
