@@ -23,8 +23,9 @@ _TABLES_PER_PAGE = 24
 # a time, and so does what leaves memory.
 _BUFFERS = 16 << 20
 _BUFFERS_WAITING = 24 << 20
-# How deep the thread that serves ever gets, and twice that.
-_STACK = 256 << 10
+# How deep the thread that serves ever gets, and nearly twice that. The frame of lz4's binding alone
+# has 256 KiB: it has the states of all kinds of compression in it.
+_STACK = 512 << 10
 
 
 def safe_core(config: MountConfig) -> tuple[Core, list[Step]]:
