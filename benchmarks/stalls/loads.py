@@ -46,7 +46,7 @@ def loads(sizes: Sizes, stuck: subprocess.Popen[bytes]) -> list[Load]:
     return [
         Load(IDLE, lambda _: time.sleep(sizes.seconds)),
         Load("ls -lR", lambda mount: _run("ls", "-lR", mount / "tree")),
-        Load("find", lambda mount: _run("find", mount / "tree", "-newer", "/")),
+        Load("find", lambda mount: _run_for(sizes.seconds, "find", mount / "tree", "-newer", "/")),
         Load("tar", lambda mount: _run("tar", "-cf", "/dev/zero", "-C", mount, "tree")),
         Load(
             "rm -r",
@@ -74,6 +74,13 @@ def _make_tree(place: Path, files: int) -> None:
 
 def _run(*command: str | Path) -> None:
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+
+
+def _run_for(seconds: float, *command: str | Path) -> None:
+    """Run a command that takes little time again and again: few reads have no percentiles."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        _run(*command)
 
 
 def _run_all(count: int, *command: str | Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 import trio
 
 from tmemfs.fuse.operations import Operations
-from tmemfs.volumes import turns
 
 ROOT = pyfuse3.ROOT_INODE
 
@@ -138,7 +137,7 @@ def test_every_handler_is_behind_the_failsafe() -> None:
 async def test_others_are_served_while_thousands_are_forgotten(
     handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "_SLICE", 0.0)
+    monkeypatch.setattr(handlers.rig.volume.backing.turns, "slice_s", 0.0)
     count, served = 1000, 0
     for number in range(count):
         (handlers.rig.root / f"f{number}").touch()

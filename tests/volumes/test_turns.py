@@ -6,18 +6,18 @@ import pytest
 import trio
 from rig import FAR, LOCAL, Rig, gate
 
-from tmemfs.volumes import turns
+from tmemfs.volumes import backing
 from tmemfs.volumes.turns import Turns
 
 
 @pytest.fixture(autouse=True)
 def no_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice is used up at once, so that what happens does not depend on the time."""
-    monkeypatch.setattr(turns, "_SLICE", 0.0)
+    monkeypatch.setattr(backing, "_SLICE_S", 0.0)
 
 
 async def test_of_all_at_long_work_one_goes_on_each_time_around() -> None:
-    shared, done = Turns(), []
+    shared, done = Turns(0.0), []
 
     async def long_work(who: str) -> None:
         slices = shared.begin()
@@ -41,9 +41,8 @@ async def test_of_all_at_long_work_one_goes_on_each_time_around() -> None:
     assert all("look" in done[start : start + 3] for start in range(len(done) - 2))
 
 
-async def test_within_its_slice_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_SLICE", 1e9)
-    slices, others = Turns().begin(), 0
+async def test_within_its_slice_nobody_waits() -> None:
+    slices, others = Turns(1e9).begin(), 0
 
     async def look_on() -> None:
         nonlocal others

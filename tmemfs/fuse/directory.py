@@ -15,8 +15,8 @@ from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.tree import Found
 
 _DOTS = (b".", b"..")
-# Names that are looked at in one go; one answer has room for some more.
-_AT_ONCE = 24
+# Names that are looked at in one go, in less than a slice.
+_AT_ONCE = 8
 
 
 class Directory:

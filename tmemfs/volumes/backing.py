@@ -30,6 +30,9 @@ Stat = os.stat_result
 # file. Each is a thread; a stuck file takes no more than its own.
 _THREADS = 512
 _THREADS_OF_A_FILE = 16
+# Seconds of long work in line before others go on: who waits for a page of swap waits for some of
+# these, and who lists a directory pays for each.
+_SLICE_S, _SLICE_BESIDE_SWAP_S = 0.0003, 0.00005
 
 
 @dataclass(slots=True)
@@ -88,7 +91,7 @@ class Backing:
         self.counters = CacheCounters()
         self.changes = 0
         """how many changes we have made"""
-        self.turns = Turns()
+        self.turns = Turns(_SLICE_BESIDE_SWAP_S if serves_swap else _SLICE_S)
         """who works in line for long"""
         self.waiting = 0
         """how many calls are under way in threads, or wait for one"""

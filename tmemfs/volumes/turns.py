@@ -10,14 +10,15 @@ from time import perf_counter
 
 import trio
 
-# Seconds. Starting anew after a slice takes a thirtieth of it.
-_SLICE = 0.0001
-
 
 class Turns:
-    """Who is at long work, in the order in which they go on."""
+    """Who is at long work, in the order in which they go on, *slice_s* seconds at a time.
 
-    def __init__(self) -> None:
+    To start anew after a slice takes some 20 us.
+    """
+
+    def __init__(self, slice_s: float) -> None:
+        self.slice_s = slice_s
         self._lock = trio.Lock()
 
     def begin(self) -> Slices:
@@ -38,10 +39,10 @@ class Slices:
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self._end = perf_counter() + _SLICE
+        self._end = perf_counter() + turns.slice_s
 
     async def rest(self) -> None:
         """Let others go on if a slice has been used up. To be called after each small step."""
         if perf_counter() >= self._end:
             await self._turns.wait()
-            self._end = perf_counter() + _SLICE
+            self._end = perf_counter() + self._turns.slice_s
