@@ -225,7 +225,7 @@ def _descriptors() -> int:
     """Raise the limit of open files as far as it goes; return the share for inodes, a half."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # The kernel's table of them doubles as it fills, and in a process with threads whoever opens one
+    # The kernel's table of them doubles as it fills. In a process with threads whoever opens one
     # too many waits for that, 4 to 12 ms: the thread that serves. So it is large from the start.
     os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, min(hard, _TABLE) - 1))
     return hard // 2

@@ -24,7 +24,7 @@ def file() -> SwapFile:
 async def refused(file: SwapFile, flags: int) -> bool:
     with pytest.raises(OSError, match="busy") as caught:
         await file.open(flags)
-    return caught.value.errno == errno.EBUSY
+    return caught.value.errno == errno.ETXTBSY
 
 
 async def test_open_for_writing_once(file: SwapFile, autojump_clock: MockClock) -> None:
@@ -78,7 +78,7 @@ async def test_of_those_who_wait_one_gets_it(
     first.release()
     await trio.sleep(10)
     assert [type(outcome) for outcome in outcomes].count(OpenSwap) == 1
-    assert outcomes.count(errno.EBUSY) == 3
+    assert outcomes.count(errno.ETXTBSY) == 3
 
 
 class Failing:

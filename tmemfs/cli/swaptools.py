@@ -21,7 +21,6 @@ DETACH_SECONDS = 10.0  # the kernel detaches a device in its own time
 LABEL_BYTES = 15  # what a swap header has room for, with the zero at its end
 
 _TOOL_SECONDS = 120.0
-_ATTACH_TRIES = 10
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # where root's tools are if PATH does not say
 
 
@@ -76,7 +75,12 @@ def failure(tool: str, what: str, said: bytes, code: int) -> str:
 
 def attach(file: str) -> Loop:
     """A loop device on `file`, with direct I/O. Raises SwapFailure, and then there is none."""
-    device = _attach(file)
+    try:
+        device = run("losetup", "--find", "--show", "--direct-io=on", file)
+    except SwapFailure as exc:
+        if os.strerror(errno.ETXTBSY) not in str(exc):
+            raise
+        raise SwapFailure(f"{file}: is in use already, somebody has it open for writing") from None
     (loop,) = [loop for loop in loops.attached() if loop.device == device]
     if not loop.dio:
         detach(loop)
@@ -85,41 +89,6 @@ def attach(file: str) -> Loop:
             "and without it would keep a second copy of every page"
         )
     return loop
-
-
-def _attach(file: str) -> str:
-    # `losetup --find` takes the EBUSY of a file that is open already for that of a device which
-    # somebody else was given just now, and tries again for minutes.
-    for _ in range(_ATTACH_TRIES):
-        _refuse_open(file)
-        device = _free_device()
-        try:
-            return run("losetup", "--show", "--direct-io=on", device, file)
-        except SwapFailure as exc:
-            if os.strerror(errno.EBUSY) not in str(exc):
-                raise
-    raise SwapFailure(f"{file}: others were faster, {_ATTACH_TRIES} times")
-
-
-def _free_device() -> str:
-    try:
-        control = os.open(loops.LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            return loops.free_device(control)
-        finally:
-            os.close(control)
-    except OSError as exc:
-        raise SwapFailure(f"losetup: no loop device is free: {exc.strerror}") from None
-
-
-def _refuse_open(file: str) -> None:
-    """Raise SwapFailure where somebody has the file open for writing, which one may at a time."""
-    try:
-        os.close(os.open(file, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as exc:
-        if exc.errno != errno.EBUSY:
-            raise SwapFailure(f"{file}: {exc.strerror}") from None
-        raise SwapFailure(f"{file}: is in use already, somebody has it open for writing") from None
 
 
 def detach(loop: Loop) -> None:

@@ -103,7 +103,7 @@ class Control:
         return iter(entry.children)
 
     async def open(self, number: int, flags: int) -> OpenControl:
-        """Open a file with the *flags* of open(2). Raises EISDIR, and EBUSY for swap in use."""
+        """Open a file with the *flags* of open(2). Raises EISDIR, and ETXTBSY for swap in use."""
         opener = self._entries[number].opener
         if opener is None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -44,13 +44,17 @@ class SwapFile:
         return bool(self._opened)
 
     async def open(self, flags: int) -> OpenSwap:
-        """Open it with the *flags* of open(2). Raises EBUSY where it is open for writing twice."""
+        """Open it with the *flags* of open(2). Raises ETXTBSY for who is the second to write.
+
+        As a swap file does; and losetup(8), which takes EBUSY for that of a device, would try again
+        for minutes.
+        """
         opened = OpenSwap(self, writing=flags & os.O_ACCMODE != os.O_RDONLY)
         with trio.move_on_after(LATE_CLOSE_S):
             while opened.writing and self._has_writer():
                 await self._closed.wait()
         if opened.writing and self._has_writer():
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            raise OSError(errno.ETXTBSY, os.strerror(errno.ETXTBSY))
         self._opened.add(opened)
         return opened
 
