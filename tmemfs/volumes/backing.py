@@ -102,6 +102,13 @@ class Backing:
         """Return what tells, later, whether an answer is from before a change of ours."""
         return Asked(self.changes, time.monotonic())
 
+    async def give_way(self) -> None:
+        """Let others go on who put what they read: all of them, or where there is swap, one a time."""
+        if self.serves_swap:
+            await self.turns.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+
     def note_change(self, *nodes: Node) -> None:
         """Note that we have changed *nodes*, or may have."""
         self.changes += 1

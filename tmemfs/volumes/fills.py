@@ -184,12 +184,12 @@ class Filler:
     async def _put(self, data: FileData, fill: Fill) -> None:
         """Put what was read in slices, as long as it is what the file has."""
         assert fill.pages is not None
-        size, turns = self._page_size, self._backing.turns
+        size = self._page_size
         for at in range(0, fill.count, _SLICE // size):
             if not self._current(data, fill):
                 break
             data.put(fill.first + at, bytes(fill.pages[at * size : at * size + _SLICE]))
-            await turns.wait()
+            await self._backing.give_way()
 
     async def _finish(self, file: OpenFile, fill: Fill) -> None:
         if fill in file.data.fills:
