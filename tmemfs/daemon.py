@@ -148,8 +148,8 @@ def _serve(
 
     def announce() -> None:
         nonlocal ready
-        ready = True
         on_ready()
+        ready = True
 
     in_order = False
     try:

@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 # What the tables take for a page of a swap volume: its place, and its row in a segment.
 _TABLES_PER_PAGE = 24
-# What requests take while they are served, and writes until they are compressed: some of 1 MiB,
-# each copied once or twice. Those of a volume with an overflow file wait for it, up to a dozen at
-# a time, and so does what leaves memory.
+# What requests take while they are served, and writes until they are compressed: a dozen of 256 KiB
+# (of 1 MiB where files are served, too), each copied once or twice. Those of a volume with an
+# overflow file wait for it, up to a dozen at a time, and so does what leaves memory.
 _BUFFERS = 16 << 20
 _BUFFERS_WAITING = 24 << 20
 # How deep the thread that serves ever gets, and nearly twice that. The frame of lz4's binding alone

@@ -5,12 +5,14 @@ import importlib
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from as_root import NOBODY, Outcome, as_nobody, public_directory
-from command import COMMAND, PACKAGE_PARENT, Place, run
+from command import COMMAND, PACKAGE_PARENT, Place, environment, run
+from mounting import wait_for
 
 from tmemfs import system
 from tmemfs.cli.main import main
@@ -49,6 +51,31 @@ def test_the_argv_of_mount_fuse3(place: Place) -> None:
     assert (place.mountpoint / "file").read_text() == "from the source"
     assert place.entry is not None
     assert not place.entry.options & {"nosuid", "nodev", "ro"}
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_caller_who_has_closed_its_descriptors(place: Place, closed: str) -> None:
+    """Their numbers are not those of the daemon's files."""
+    command = f'exec "$@" {closed}'
+    run("sh", "-c", command, "sh", *COMMAND, "mount", place.source, place.mountpoint)
+    assert (place.mountpoint / "file").read_text() == "from the source"
+    run("sh", "-c", command, "sh", *COMMAND, "status", place.mountpoint)
+
+
+def test_a_caller_who_does_not_listen_when_it_is_ready(place: Place) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*COMMAND, "mount", "-f", "-v", str(place.source), str(place.mountpoint)]
+    with subprocess.Popen(command, stdout=writing, env=environment()) as daemon:
+        os.close(writing)
+        try:
+            file = place.mountpoint / "file"
+            wait_for("it is mounted", lambda: file.exists() or daemon.poll() is not None)
+            assert file.read_text() == "from the source"
+        finally:
+            daemon.terminate()
+    assert daemon.returncode == 0
+    assert place.entry is None
 
 
 @needs_mount_fuse3

@@ -32,6 +32,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (by default the program's own arguments); returns the exit code."""
+    _fill_standard_descriptors()
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as exc:  # argparse, after --help
@@ -48,6 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # what went well comes first
         print(f"tmemfs: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what the caller closed of 0, 1 and 2: else it is the number of a file of ours."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    # The interpreter has none of those that were closed when it started.
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _dispatch(argv: list[str]) -> int:

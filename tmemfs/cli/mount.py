@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from tmemfs import config as options
 from tmemfs import system
@@ -133,7 +134,8 @@ def run(arguments: argparse.Namespace) -> int:
 
             def ready() -> None:
                 lock.release()
-                _announce(config, arguments.verbose)
+                with suppress(OSError):  # nobody reads it; the mount is there all the same
+                    _announce(config, arguments.verbose)
 
             logs.to_stderr(debug=config.debug)
             serve(config, ready)

@@ -81,7 +81,9 @@ def attach(file: str) -> Loop:
         if os.strerror(errno.ETXTBSY) not in str(exc):
             raise
         raise SwapFailure(f"{file}: is in use already, somebody has it open for writing") from None
-    (loop,) = [loop for loop in loops.attached() if loop.device == device]
+    loop = next((loop for loop in loops.attached() if loop.device == device), None)
+    if loop is None:
+        raise SwapFailure(f"{device}: was taken away from {file} at once by somebody else")
     if not loop.dio:
         detach(loop)
         raise SwapFailure(

@@ -164,6 +164,18 @@ void *new_versioned(void *args, const void *ops, size_t size, void *version, voi
                         version, data);
 }
 
+static void note_unique(uint64_t number)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *value = PyLong_FromUnsignedLongLong(number);
+    PyObject *token = value ? PyContextVar_Set(unique, value) : NULL;
+    if (token == NULL)
+        PyErr_Clear(); /* no memory: of this one request it is not known any more */
+    Py_XDECREF(value);
+    Py_XDECREF(token);
+    PyGILState_Release(gil);
+}
+
 /* The caller's buffer stays as it is, with no memory of its own. */
 int receive(struct fuse_session *session, struct fuse_buf *buffer)
 {
@@ -177,19 +189,9 @@ int receive(struct fuse_session *session, struct fuse_buf *buffer)
     struct fuse_buf ours = {.mem = request.mem};
     int size = real(session, &ours);
     request = ours;
+    if (size > 0) /* from here on somebody waits for an answer */
+        note_unique(((struct fuse_in_header *)request.mem)->unique);
     return size;
-}
-
-static void note_unique(uint64_t number)
-{
-    PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *value = PyLong_FromUnsignedLongLong(number);
-    PyObject *token = value ? PyContextVar_Set(unique, value) : NULL;
-    if (token == NULL)
-        PyErr_Clear(); /* no memory: of this one request it is not known any more */
-    Py_XDECREF(value);
-    Py_XDECREF(token);
-    PyGILState_Release(gil);
 }
 
 void process(struct fuse_session *session, const struct fuse_buf *buffer)
@@ -202,7 +204,6 @@ void process(struct fuse_session *session, const struct fuse_buf *buffer)
         return;
     struct fuse_in_header *header = request.mem;
     int first = header->opcode == FUSE_INIT;
-    note_unique(header->unique);
     real(session, &request);
     if (first) { /* by which it was settled how large a request may be */
         free(request.mem);

@@ -215,8 +215,10 @@ class Operations(pyfuse3.Operations):
         if inode in self._control:
             # Figures have no size that the kernel could know, and pages of a swap volume must
             # not be in its cache a second time.
+            answer = pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
+            # The last: a swap volume that is open for nobody could never be opened again.
             self._controls[handle] = await self._control.open(inode, flags)
-            return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
+            return answer
         file, keep = await self._volume.open(self._inodes.node(inode), flags)
         self._files[handle] = file
         if file.node.told != file.data.size and not self._volume.writeback:

@@ -109,14 +109,14 @@ class Batch:
         return moved
 
     def _unpin(self) -> None:
-        # A segment may have been added twice.
-        segments, pinned = set(self._segments), iter(self._segments)
-        self._segments, self._victims = [], []
-        for segment in pinned:
+        # One by one, so that an error on the way leaves those that are still pinned in the list.
+        while self._segments:
+            segment = self._segments.pop()
             segment.pins -= 1
-        # Those of a pool that was destroyed meanwhile are swept.
-        if not self.pool.destroyed:
-            release_empty(segments)
+            # Those of a pool that was destroyed meanwhile are swept.
+            if not self.pool.destroyed:
+                release_empty((segment,))
+        self._victims = []
 
 
 class Writeback:

@@ -103,7 +103,7 @@ class Backing:
         return Asked(self.changes, time.monotonic())
 
     async def give_way(self) -> None:
-        """Let others go on who put what they read: all of them, or where there is swap, one a time."""
+        """Let others go on who put what they read: all of them, or one where there is swap."""
         if self.serves_swap:
             await self.turns.wait()
         else:

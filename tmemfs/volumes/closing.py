@@ -32,12 +32,16 @@ class Closer:
         try:
             while self._fds:
                 fds, self._fds = self._fds, []
-                await trio.to_thread.run_sync(_close_all, fds)
+                try:
+                    await trio.to_thread.run_sync(_close_all, fds)
+                finally:
+                    # All of them, where no thread could be had.
+                    self._fds = fds + self._fds
         finally:
             self._at_work = False
 
 
 def _close_all(fds: list[int]) -> None:
-    for fd in fds:
+    while fds:
         with contextlib.suppress(OSError):  # nobody is there to be told
-            os.close(fd)
+            os.close(fds.pop())

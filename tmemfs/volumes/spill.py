@@ -52,11 +52,13 @@ class Spiller:
     async def run(self) -> None:
         """Do it, until cancelled."""
         while True:
-            await self._wake.wait()
+            if not self._round.awaited:
+                await self._wake.wait()
             self._wake = trio.Event()
             while self._round.awaited or not self._writeback.enough:
                 helped = await self._try_to_move_some()
-                this, self._round = self._round, _Round()
+                new = _Round()
+                this, self._round = self._round, new
                 this.helped = helped
                 this.over.set()
                 if not helped:
@@ -64,13 +66,13 @@ class Spiller:
 
     async def _try_to_move_some(self) -> bool:
         """Move one batch; False when there is none, or that failed by any error several times."""
-        for pause in _PAUSES_S:
+        for pause in (0.0, *_PAUSES_S):
+            # Those who wait for room are not told of an error that may be over in a moment.
+            await trio.sleep(pause)
             try:
                 return await self._move_some()
             except Exception as error:
-                # Those who wait for room are not told of an error that may be over in a moment.
-                failsafe.note("swap eviction", error, "%s failed and is tried again")
-            await trio.sleep(pause)
+                failsafe.note("swap eviction", error)
         return False
 
     async def _move_some(self) -> bool:

@@ -44,6 +44,8 @@ class SwapVolume:
         self.size = size
         self.keep: Callable[[int, bytes], None] = lambda first, data: None
         """called with the first page and the bytes of pages that could not be stored"""
+        self.buffered: dict[int, bytes] = {}
+        """pages that are newer than what is stored, or all that there is of them"""
         self._pool = pool
         self._zeros = bytes(pool.page_size)
 
@@ -142,15 +144,23 @@ class SwapVolume:
         last = first + count - 1
         head, tail = offset % page_size, -(offset + len(buf)) % page_size
         data = buf
+        edges = {
+            index: self.buffered.get(index) or outside.get(index) or self._page(index)
+            for index, cut in ((first, head), (last, tail))
+            if cut
+        }
         if head:
-            data = (outside.get(first) or self._page(first))[:head] + data
+            data = edges[first][:head] + data
         if tail:
-            data += (outside.get(last) or self._page(last))[page_size - tail :]
+            data += edges[last][page_size - tail :]
         # Asked first, because a refused put would leave nothing where the older page was. Zeros
         # always find room.
         if not self._pool.has_room(count) and data.strip(b"\0"):
             return False
         self._put(first, data)
+        for index, page in edges.items():
+            if self.buffered.get(index) is page:
+                del self.buffered[index]  # it is stored now, with what was written to it
         return True
 
     def _put(self, first: int, data: bytes) -> None:
@@ -197,6 +207,8 @@ class SwapVolume:
             return b"".join(good)
 
     def _page(self, index: int) -> bytes:
+        if index in self.buffered:
+            return self.buffered[index]
         try:
             page = self._pool.get(OBJECT, index)
         except CorruptPage as error:

@@ -95,7 +95,8 @@ class OpenSwap:
 
     async def fallocate(self, mode: int, offset: int, length: int) -> None:
         """See `SwapVolume.fallocate`."""
-        await self._buffer.fallocate(mode, offset, length)
+        call = self._buffer.fallocate
+        await _awaited(call(mode, offset, length), call, mode, offset, length)
 
     def release(self) -> None:
         """Close it."""

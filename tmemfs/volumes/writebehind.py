@@ -42,8 +42,8 @@ class WriteBehind:
 
     def __init__(self, volume: SwapVolume) -> None:
         self.volume = volume
-        volume.keep = self._keep
         self._noted: Pages = {}
+        volume.keep, volume.buffered = self._keep, self._noted
         self._wake = trio.Event()
         self._slice = _LONG_SLICE
         # Held by whoever gives pages to the volume in an order that matters.
@@ -109,15 +109,21 @@ class WriteBehind:
                 await self._wake.wait()
             self._wake = trio.Event()
             while self._noted:
-                # This is also where others are let through.
-                async with self._order:
+                # Others are let through here, while the lock is free.
+                await trio.lowlevel.checkpoint()
+                if self._order.locked():
+                    await self._order.acquire()
+                else:
+                    self._order.acquire_nowait()
+                try:
                     run, self._slice = self._next(), _LONG_SLICE
-                    try:
-                        await self._give(run)
-                    except OSError as error:
-                        if error.errno != errno.ENOSPC:
-                            raise
-                        break
+                    await self._give(run)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    break
+                finally:
+                    self._order.release()
             if self._noted:
                 await self._wake.wait()  # no room: the next write tries again
 
@@ -129,9 +135,13 @@ class WriteBehind:
     # -- inside ------------------------------------------------------------------------------
 
     def _keep(self, first: int, data: bytes) -> None:
-        """Have pages that the volume could not store, unless there are newer ones."""
+        """Have pages that the volume could not store, unless there are newer ones.
+
+        Not without end, where nothing can be stored: who writes is told of the error anyway.
+        """
         for index, at in enumerate(range(0, len(data), PAGE_SIZE), first):
-            self._noted.setdefault(index, data[at : at + PAGE_SIZE])
+            if len(self._noted) < 2 * LIMIT:
+                self._noted.setdefault(index, data[at : at + PAGE_SIZE])
         self._wake.set()
 
     async def _read_around(self, noted: Pages, offset: int, end: int) -> memoryview:
