@@ -12,7 +12,6 @@ from pathlib import Path
 import loop_swap
 import memory_pressure
 import pytest
-from as_root import tmpfs_at
 from command import new_place
 from loop_swap import detach, used_swap
 from memory_limit import MemoryLimit
@@ -203,12 +202,26 @@ def test_a_smaller_budget_while_swap_is_on(tmp_path: Path) -> None:
         wait_for("it is freed", lambda: mount.pool("s")["pages"] < 1000)
 
 
+@contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    """A filesystem of 32 MiB."""
+    image, small = place / "image", place / "small"
+    small.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(32 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, small], check=True)
+    try:
+        yield small
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 def test_space_that_is_not_there_is_found_at_the_start(tmp_path: Path) -> None:
     """Nothing is mounted then, and nothing is left behind."""
-    with tmpfs_at(tmp_path / "small") as small, new_place(tmp_path) as place:
-        subprocess.run(["mount", "-o", "remount,size=8M", small], check=True)
+    with small_disk(tmp_path) as small, new_place(tmp_path) as place:
         files = (f"s={small / 'first'}", f"t={small / 'second'}")
-        volumes = ("--swap=s=4M", "--swap=t=16M", *(f"--overflow={file}" for file in files))
+        volumes = ("--swap=s=4M", "--swap=t=64M", *(f"--overflow={file}" for file in files))
         said = place.mount(*volumes, code=32).err
         assert f"{small / 'second'}: " in said
         assert "are not to be had: No space left on device" in said

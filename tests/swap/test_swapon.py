@@ -399,7 +399,8 @@ def test_swapoff_interrupted_leaves_it_on(swap: Swap, fakes: str, tmp_path: Path
     begun, go_on = tmp_path / "begun", tmp_path / "go on"
     fake(fakes, "swapoff", f'{waiting(begun, go_on)}; exec "$REAL" "$@"')
     # Several, because the kernel goes through all pages of one before it looks for a signal.
-    with keeper() as one, keeper() as two, keeper() as three:
+    # Three of 64 MiB, their interpreters with them, would fill the volume to the brim.
+    with keeper(48) as one, keeper(48) as two, keeper(48) as three:
         children = (one, two, three)
         for child in children:
             child.limit.resize(ROOM)
