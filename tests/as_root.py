@@ -6,9 +6,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from loop_swap import run
 
 NOBODY = 65534
 
@@ -22,6 +24,18 @@ def tmpfs_at(place: Path) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", place], check=False, stderr=subprocess.DEVNULL)
+
+
+@contextmanager
+def loop_on(file: Path) -> Iterator[str]:
+    """A loop device on `file`, detached whatever `file` is called at the end."""
+    device = run("losetup", "--find", "--show", "--direct-io=on", file)
+    try:
+        yield device
+    finally:
+        with suppress(OSError):
+            run("swapoff", device)
+        run("losetup", "--detach", device)
 
 
 @dataclass(frozen=True)

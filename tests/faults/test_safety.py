@@ -2,12 +2,11 @@
 
 import os
 import resource
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from as_root import loop_on
 from loop_swap import run as run_command
 from mounting import Mounted, mounted
 from page_data import run
@@ -69,16 +68,6 @@ def page_faults(mount: Mounted) -> int:
     """How often the daemon has touched memory that was not there."""
     fields = Path(f"/proc/{mount.process.pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[7]) + int(fields[9])
-
-
-@contextmanager
-def loop_device(file: Path) -> Iterator[str]:
-    """A loop device on a file, with direct I/O."""
-    device = run_command("losetup", "--find", "--show", "--direct-io=on", file)
-    try:
-        yield device
-    finally:
-        run_command("losetup", "--detach", device)
 
 
 def check_volume(mount: Mounted, *, kept: bool) -> None:
@@ -212,7 +201,7 @@ def test_a_loop_device_that_asks_all_that_it_may(
         options.append(f"--overflow=s={tmp_path / 'overflow'}")
     before = SLOW_OVERFLOW if overflow else ""
     with mounted(source, tmp_path / "m", *options, before=before) as mount:
-        with loop_device(mount.control / "swap" / "s") as device:
+        with loop_on(mount.control / "swap" / "s") as device:
             faults = page_faults(mount)
             for work, size in (
                 *(("write", "1M"), ("randread", "4k"), ("randwrite", "4k")),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from as_root import tmpfs_at
+from as_root import loop_on, tmpfs_at
 from loop_swap import run as run_command
 from loop_swap import swap_on, used_swap
 from mounting import SECONDS, Mounted, mounted, wait_for
@@ -68,15 +68,10 @@ def refuses(mount: Mounted) -> bool:
 @contextmanager
 def swap_by_device(file: Path) -> Iterator[str]:
     """Swap on `file` that is taken away by its device: the path of the file may have changed."""
-    device = run_command("losetup", "--find", "--show", "--direct-io=on", file)
-    try:
+    with loop_on(file) as device:
         run_command("mkswap", device)
         run_command("swapon", device)
         yield device
-    finally:
-        if used_swap(device) is not None:
-            run_command("swapoff", device)
-        run_command("losetup", "--detach", device)
 
 
 @pytest.mark.swap

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from as_root import tmpfs_at
+from as_root import loop_on, tmpfs_at
 from loop_swap import run
 from mounting import SECONDS, Mounted, mounted
 
@@ -20,18 +20,6 @@ pytestmark = [pytest.mark.root, pytest.mark.swap]
 
 # What the kernel may not believe for any time, it asks for each time.
 OPTIONS = ("--budget=16M", "--swap=s=8M", "-o", "attr_timeout=0,entry_timeout=0")
-
-
-@contextmanager
-def loop_on(file: Path) -> Iterator[str]:
-    """A loop device on `file`, detached whatever `file` is called at the end."""
-    device = run("losetup", "--find", "--show", "--direct-io=on", file)
-    try:
-        yield device
-    finally:
-        with suppress(OSError):
-            run("swapoff", device)
-        run("losetup", "--detach", device)
 
 
 @contextmanager
