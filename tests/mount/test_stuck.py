@@ -105,6 +105,7 @@ def test_what_many_miss_at_once_is_read_once(
             for _ in range(32 // len(starts))
         ]
         wait_for("all have asked", lambda: requests() == 32)
+        mount.status()  # answered after the daemon has taken up what was asked before
         backing.mend()
         for number, reader in enumerate(readers):
             start = number // (32 // len(starts)) * size
