@@ -5,10 +5,9 @@
    RTLD_GLOBAL (tmemfs/fuse/session.py does so and is the other half of this), and ours go on to
    libfuse's. On the way:
 
-   fallocate. When the kernel frees swap slots it discards them, and the loop device turns a discard
-   into fallocate(PUNCH_HOLE) on its file. Without it what nobody needs any more fills the budget.
-   pyfuse3 has no handler for that request, but the table of operations that it hands to libfuse
-   has a place for one, which is filled in here.
+   Raw requests. pyfuse3 has no handler for some, fallocate above all: when the kernel frees swap
+   slots it discards them, and the loop device turns a discard into fallocate(PUNCH_HOLE) on its
+   file. Those that somebody listens for are handed over as they came, and answered as raw.
 
    No pipe. Where the table has a write_buf(), libfuse splices every request into a pipe before it
    looks at it, for which the kernel takes new memory, a page and more each time: a daemon that
@@ -25,7 +24,12 @@
    made.
 
    An answer, always. Where pyfuse3 fails outside of a handler, out of memory above all, nobody
-   would ever answer the request: refuse() does. Which one a task has is in a context variable. */
+   would ever answer the request: answer() does. Which one a task has is in a context variable, and
+   with it what pyfuse3 does not tell of it: whose it is, and flags.
+
+   What libfuse cannot ask for. In the reply to the first request a filesystem says what it wants of
+   the kernel. libfuse's reply is amended on its way: HANDLE_KILLPRIV_V2, with which the kernel
+   leaves it to the source to clear set-ID bits, and says when. */
 
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -40,24 +44,35 @@
 #include <linux/fuse.h>
 #include <stddef.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
-#define SLOT_END (offsetof(struct fuse_lowlevel_ops, fallocate) + sizeof(void *))
+/* What later headers than ours have. */
+#ifndef FUSE_HANDLE_KILLPRIV_V2
+#define FUSE_HANDLE_KILLPRIV_V2 (1 << 28)
+#endif
+#define OPCODES 128
+#define SLOT_END (offsetof(struct fuse_lowlevel_ops, write_buf) + sizeof(void *))
 #define EXPORTED(name) __asm__(name) __attribute__((visibility("default")))
 
 typedef void *plain_fn(void *args, const void *ops, size_t size, void *data);
 typedef void *versioned_fn(void *args, const void *ops, size_t size, void *version, void *data);
 typedef int receive_fn(struct fuse_session *session, struct fuse_buf *buffer);
 typedef void process_fn(struct fuse_session *session, const struct fuse_buf *buffer);
-typedef int reply_fn(fuse_req_t request, int error);
+typedef int custom_io_fn(struct fuse_session *session, const struct fuse_custom_io *io, int fd);
 
 static unsigned max_background, max_write; /* 0: as libfuse has it */
 static void (*pyfuse3_init)(void *data, struct fuse_conn_info *connection);
-static PyObject *listener;      /* called with each fallocate; NULL before listen() */
-static PyObject *unique;        /* context variable: the number of the request of this task */
-static reply_fn *reply_err;     /* libfuse's; NULL until a session has our slot */
+static PyObject *listener;      /* called with each raw request; NULL before listen() */
+static unsigned char raw[OPCODES]; /* whether somebody listens for it */
+static PyObject *asked;         /* context variable: what this task's request says of itself */
+static int with_ours;           /* whether a session has our table */
 static struct fuse_buf request; /* the one that was received last; its memory is for all */
 static struct fuse_session *current_session;
 static int (*session_fd)(struct fuse_session *session); /* libfuse's */
+static uint64_t first_unique;   /* the first request, in whose reply it is said what is wanted */
+static unsigned offered;        /* by the kernel, in that request */
+static unsigned granted;        /* of that, what was asked for and libfuse cannot ask for */
+static int dont_mask;
 
 static void on_init(void *data, struct fuse_conn_info *connection)
 {
@@ -67,25 +82,9 @@ static void on_init(void *data, struct fuse_conn_info *connection)
         connection->max_background = max_background;
     if (max_write && max_write < connection->max_write)
         connection->max_write = max_write;
-}
-
-static void on_fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length,
-                         struct fuse_file_info *file)
-{
-    PyGILState_STATE gil = PyGILState_Ensure();
-    if (listener == NULL) {
-        reply_err(req, ENOSYS); /* the kernel will not ask again */
-    } else {
-        PyObject *done = PyObject_CallFunction(
-            listener, "KKKiLL", (unsigned long long)(uintptr_t)req, (unsigned long long)inode,
-            (unsigned long long)file->fh, mode, (long long)offset, (long long)length);
-        if (done == NULL) {
-            PyErr_WriteUnraisable(listener);
-            reply_err(req, EIO);
-        }
-        Py_XDECREF(done);
-    }
-    PyGILState_Release(gil);
+    /* A default access control list takes the place of the umask, and the source knows it. */
+    if ((dont_mask = (connection->capable & FUSE_CAP_DONT_MASK) != 0))
+        connection->want |= FUSE_CAP_DONT_MASK;
 }
 
 /* What the object at address `caller` would have found if it were not for us: it may bring a
@@ -107,15 +106,32 @@ static void *of_libfuse(const void *caller, const char *name)
     return found;
 }
 
+/* The same, of what later versions of libfuse have in another form, in the form of version 3.0. */
+static void *of_libfuse_3(const void *caller, const char *name)
+{
+#ifdef __GLIBC__
+    Dl_info object;
+    if (!dladdr(caller, &object))
+        return NULL;
+    void *handle = dlopen(object.dli_fname, RTLD_LAZY | RTLD_NOLOAD), *found = NULL;
+    if (handle != NULL) {
+        found = dlvsym(handle, name, "FUSE_3.0");
+        dlclose(handle);
+    }
+    return found;
+#else
+    return NULL;
+#endif
+}
+
 /* A copy of the table with our slots filled in, for the caller to free. It may be shorter or longer
    than the one of our headers, and must not get shorter. */
-static void *with_slot(const void *ops, size_t *size)
+static void *with_slots(const void *ops, size_t *size)
 {
     size_t length = *size > SLOT_END ? *size : SLOT_END;
     struct fuse_lowlevel_ops *copy = calloc(1, length > sizeof *copy ? length : sizeof *copy);
     if (copy != NULL) {
         memcpy(copy, ops, *size);
-        copy->fallocate = on_fallocate;
         pyfuse3_init = copy->init;
         copy->init = on_init;
         if (copy->write != NULL) /* else libfuse would splice each request into a pipe: see above */
@@ -128,17 +144,16 @@ static void *with_slot(const void *ops, size_t *size)
 static void *open_session(const void *caller, const char *name, void *args, const void *ops,
                           size_t size, void *version, void *data)
 {
-    void *real = of_libfuse(caller, name), *reply = of_libfuse(caller, "fuse_reply_err");
+    void *real = of_libfuse(caller, name);
     if (real == NULL)
         return NULL;
-    void *copy = reply ? with_slot(ops, &size) : NULL, *session;
+    void *copy = with_slots(ops, &size), *session;
     const void *table = copy ? copy : ops;
     if (version != NULL)
         session = ((versioned_fn *)real)(args, table, size, version, data);
     else
         session = ((plain_fn *)real)(args, table, size, data);
-    if (session != NULL && copy != NULL)
-        reply_err = reply;
+    with_ours = session != NULL && copy != NULL;
     free(copy);
     current_session = session;
     session_fd = of_libfuse(caller, "fuse_session_fd");
@@ -164,11 +179,59 @@ void *new_versioned(void *args, const void *ops, size_t size, void *version, voi
                         version, data);
 }
 
-static void note_unique(uint64_t number)
+static ssize_t read_request(int fd, void *buffer, size_t size, void *data)
+{
+    (void)data;
+    return read(fd, buffer, size);
+}
+
+static ssize_t write_reply(int fd, struct iovec *parts, int count, void *data)
+{
+    struct fuse_out_header *header = parts[0].iov_base;
+    (void)data;
+    if (first_unique && header->unique == first_unique) {
+        first_unique = 0;
+        if (!header->error && count > 1 && offered & FUSE_HANDLE_KILLPRIV_V2) {
+            struct fuse_init_out *out = parts[1].iov_base;
+            out->flags &= ~FUSE_HANDLE_KILLPRIV; /* an older and simpler one */
+            out->flags |= FUSE_HANDLE_KILLPRIV_V2;
+            granted = FUSE_HANDLE_KILLPRIV_V2;
+        }
+    }
+    return writev(fd, parts, count);
+}
+
+/* From now on replies pass through write_reply(). libfuse offers this to those who have a device of
+   their own; ours stays the same. Without it nothing is amended. */
+static void watch_replies(const void *caller, struct fuse_session *session)
+{
+    static const struct fuse_custom_io io = {.writev = write_reply, .read = read_request};
+    custom_io_fn *custom = of_libfuse_3(caller, "fuse_session_custom_io");
+    if (custom != NULL && session_fd != NULL)
+        custom(session, &io, session_fd(session));
+}
+
+/* What a request says of itself that pyfuse3 does not tell: its flags, of the kinds that have some. */
+static unsigned flags_of(const struct fuse_in_header *header)
+{
+    const void *body = header + 1;
+    switch (header->opcode) {
+    case FUSE_SETATTR:
+        return ((const struct fuse_setattr_in *)body)->valid;
+    case FUSE_WRITE:
+        return ((const struct fuse_write_in *)body)->write_flags;
+    default:
+        return 0;
+    }
+}
+
+static void note_request(const struct fuse_in_header *header)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *value = PyLong_FromUnsignedLongLong(number);
-    PyObject *token = value ? PyContextVar_Set(unique, value) : NULL;
+    PyObject *value = Py_BuildValue("KKIIII", (unsigned long long)header->unique,
+                                    (unsigned long long)header->nodeid, header->uid, header->gid,
+                                    header->pid, flags_of(header));
+    PyObject *token = value ? PyContextVar_Set(asked, value) : NULL;
     if (token == NULL)
         PyErr_Clear(); /* no memory: of this one request it is not known any more */
     Py_XDECREF(value);
@@ -180,8 +243,10 @@ static void note_unique(uint64_t number)
 int receive(struct fuse_session *session, struct fuse_buf *buffer)
 {
     static receive_fn *real;
-    if (real == NULL)
+    if (real == NULL) {
         real = of_libfuse(__builtin_return_address(0), "fuse_session_receive_buf");
+        watch_replies(__builtin_return_address(0), session);
+    }
     if (real == NULL)
         return -ENOSYS;
     (void)buffer;
@@ -190,8 +255,27 @@ int receive(struct fuse_session *session, struct fuse_buf *buffer)
     int size = real(session, &ours);
     request = ours;
     if (size > 0) /* from here on somebody waits for an answer */
-        note_unique(((struct fuse_in_header *)request.mem)->unique);
+        note_request(request.mem);
     return size;
+}
+
+static void begin(const struct fuse_in_header *header)
+{
+    struct fuse_out_header refusal = {.len = sizeof refusal, .error = -EIO};
+    struct iovec whole = {&refusal, sizeof refusal};
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *done = PyObject_CallFunction(
+        listener, "IKKy#", header->opcode, (unsigned long long)header->unique,
+        (unsigned long long)header->nodeid, (const char *)(header + 1),
+        (Py_ssize_t)(header->len - sizeof *header));
+    if (done == NULL) {
+        PyErr_WriteUnraisable(listener);
+        refusal.unique = header->unique;
+        if (writev(session_fd(current_session), &whole, 1) < 0)
+            errno = 0; /* the mount has gone, and with it who asked */
+    }
+    Py_XDECREF(done);
+    PyGILState_Release(gil);
 }
 
 void process(struct fuse_session *session, const struct fuse_buf *buffer)
@@ -204,6 +288,14 @@ void process(struct fuse_session *session, const struct fuse_buf *buffer)
         return;
     struct fuse_in_header *header = request.mem;
     int first = header->opcode == FUSE_INIT;
+    if (first) {
+        first_unique = header->unique;
+        offered = ((struct fuse_init_in *)(header + 1))->flags;
+    }
+    if (header->opcode < OPCODES && raw[header->opcode]) {
+        begin(header);
+        return;
+    }
     real(session, &request);
     if (first) { /* by which it was settled how large a request may be */
         free(request.mem);
@@ -211,20 +303,17 @@ void process(struct fuse_session *session, const struct fuse_buf *buffer)
     }
 }
 
-static PyObject *listen(PyObject *module, PyObject *callable)
+static PyObject *listen(PyObject *module, PyObject *args)
 {
+    PyObject *callable;
+    Py_buffer opcodes;
+    if (!PyArg_ParseTuple(args, "Oy*", &callable, &opcodes))
+        return NULL;
+    for (Py_ssize_t i = 0; i < opcodes.len; i++)
+        raw[((unsigned char *)opcodes.buf)[i] % OPCODES] = 1;
+    PyBuffer_Release(&opcodes);
     Py_INCREF(callable);
     Py_XSETREF(listener, callable);
-    Py_RETURN_NONE;
-}
-
-static PyObject *reply(PyObject *module, PyObject *args)
-{
-    unsigned long long asked;
-    int error;
-    if (!PyArg_ParseTuple(args, "Ki", &asked, &error))
-        return NULL;
-    reply_err((fuse_req_t)(uintptr_t)asked, error);
     Py_RETURN_NONE;
 }
 
@@ -235,20 +324,24 @@ static PyObject *bounds(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *refuse(PyObject *module, PyObject *args)
+static PyObject *answer(PyObject *module, PyObject *args)
 {
-    struct fuse_out_header header = {.len = sizeof header};
+    struct fuse_out_header header;
     unsigned long long number;
+    Py_buffer body;
     int error;
-    if (!PyArg_ParseTuple(args, "Ki", &number, &error))
+    if (!PyArg_ParseTuple(args, "Kiy*", &number, &error, &body))
         return NULL;
     header.unique = number;
     header.error = -error;
-    struct iovec whole = {&header, sizeof header};
-    /* Past libfuse, to which the request may not be known yet, or not any more. The kernel says ENOENT
-       of one that was answered already, and nothing else happens. */
-    if (current_session != NULL && session_fd != NULL &&
-        writev(session_fd(current_session), &whole, 1) < 0 && errno != ENOENT)
+    header.len = sizeof header + body.len;
+    struct iovec whole[] = {{&header, sizeof header}, {body.buf, body.len}};
+    /* Past libfuse, to which the request may not be known, or not any more. The kernel says ENOENT of
+       one that was answered already, and nothing else happens. */
+    int failed = current_session != NULL && session_fd != NULL &&
+                 writev(session_fd(current_session), whole, 2) < 0 && errno != ENOENT;
+    PyBuffer_Release(&body);
+    if (failed)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
 }
@@ -270,14 +363,20 @@ static PyObject *touch_stack(PyObject *module, PyObject *args)
 
 static PyObject *active(PyObject *module, PyObject *none)
 {
-    return PyBool_FromLong(reply_err != NULL);
+    return PyBool_FromLong(with_ours);
 }
 
-static PyMethodDef methods[] = {{"listen", listen, METH_O, NULL},
-                                {"reply", reply, METH_VARARGS, NULL},
+static PyObject *wanted(PyObject *module, PyObject *none)
+{
+    return Py_BuildValue("{sOsO}", "dont_mask", dont_mask ? Py_True : Py_False, "handle_killpriv_v2",
+                         granted & FUSE_HANDLE_KILLPRIV_V2 ? Py_True : Py_False);
+}
+
+static PyMethodDef methods[] = {{"listen", listen, METH_VARARGS, NULL},
+                                {"answer", answer, METH_VARARGS, NULL},
                                 {"active", active, METH_NOARGS, NULL},
+                                {"wanted", wanted, METH_NOARGS, NULL},
                                 {"bounds", bounds, METH_VARARGS, NULL},
-                                {"refuse", refuse, METH_VARARGS, NULL},
                                 {"touch_stack", touch_stack, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 
@@ -286,8 +385,8 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_session", NULL,
 PyMODINIT_FUNC PyInit__session(void)
 {
     PyObject *module = PyModule_Create(&definition);
-    unique = PyContextVar_New("unique", NULL);
-    if (module == NULL || unique == NULL || PyModule_AddObjectRef(module, "unique", unique) < 0) {
+    asked = PyContextVar_New("asked", NULL);
+    if (module == NULL || asked == NULL || PyModule_AddObjectRef(module, "asked", asked) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -59,6 +59,32 @@ def bound(bounds: Bounds) -> None:
     """Let *bounds* hold for the session that is made next; without the extension they do not."""
     if extension is not None:
         extension.bounds(bounds.background, bounds.largest)
+
+
+class Asked(NamedTuple):
+    """What the request that this task serves says of itself: whose it is, and of what.
+
+    *flags* are those of a write (``FUSE_WRITE_*``) or of a change of attributes (``FATTR_*``).
+    """
+
+    unique: int
+    nodeid: int
+    uid: int
+    gid: int
+    pid: int
+    flags: int
+
+
+def asked() -> Asked | None:
+    """Return what is known of the request that this task serves; None without the extension."""
+    found = extension.asked.get(None) if extension is not None else None
+    return Asked(*found) if found else None
+
+
+def wanted() -> dict[str, bool]:
+    """Return, by name, which wishes of ours the kernel has been told, once the mount serves."""
+    found: dict[str, bool] = extension.wanted() if extension is not None else {}
+    return found
 
 
 def touch_stack(size: int) -> None:
@@ -112,8 +138,8 @@ def _not_dispatched(unraisable: sys.UnraisableHookArgs) -> None:
 
 def _refuse() -> None:
     """Answer the request that this task has with EIO, unless it was answered already."""
-    if extension is not None and (request := extension.unique.get(None)) is not None:
-        extension.refuse(request, errno.EIO)
+    if extension is not None and (request := asked()) is not None:
+        extension.answer(request.unique, errno.EIO, b"")
 
 
 def _pyfuse3() -> Any:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +15,11 @@ import pytest
 import trio
 
 import tmemfs
-from tmemfs.fuse import fallocate, session
+from tmemfs.fuse import rawrequests, session
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE
 
 ROOT = pyfuse3.ROOT_INODE
+FALLOCATE = 43
 HOLE = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE
 
 
@@ -25,13 +28,19 @@ class Kernel:
 
     def __init__(self) -> None:
         self.replies: dict[int, int] = {}
-        self.ask = lambda *_: None
+        self.asked = ContextVar("asked", default=None)
 
-    def listen(self, asked) -> None:
-        self.ask = asked
+    def listen(self, begin, opcodes: bytes) -> None:
+        assert opcodes == bytes([FALLOCATE])
+        self.begin = begin
 
-    def reply(self, request: int, error: int) -> None:
+    def ask(self, request: int, fh: int, mode: int, offset: int, length: int) -> None:
+        body = struct.pack("=QQQII", fh, offset, length, mode, 0)
+        self.begin(FALLOCATE, request, 0, body)
+
+    def answer(self, request: int, error: int, body: bytes) -> None:
         assert request not in self.replies
+        assert not body
         self.replies[request] = error
 
     async def replied(self, request: int) -> int:
@@ -56,22 +65,22 @@ async def opened(handlers, path: str, flags: int = os.O_RDWR) -> int:
 
 
 async def test_a_request_reaches_its_volume(handlers, kernel: Kernel) -> None:
-    fallocate.serve(handlers.operations)
+    rawrequests.serve(handlers.operations)
     (handlers.rig.root / "f").write_bytes(b"x" * 10_000)
     file = await opened(handlers, "f")
-    kernel.ask(1, 0, file, HOLE, 100, 5000)
+    kernel.ask(1, file, HOLE, 100, 5000)
     assert await kernel.replied(1) == 0
     assert (handlers.rig.root / "f").read_bytes() == b"x" * 100 + bytes(5000) + b"x" * 4900
 
     volume = await opened(handlers, ".tmemfs/swap/swap0")
     await handlers.operations.write(volume, 0, b"y" * 8192)
-    kernel.ask(2, 0, volume, HOLE, 4096, 4096)
+    kernel.ask(2, volume, HOLE, 4096, 4096)
     assert await kernel.replied(2) == 0
     assert bytes(await handlers.operations.read(volume, 0, 8192)) == b"y" * 4096 + bytes(4096)
 
     knob = await opened(handlers, ".tmemfs/budget")
-    kernel.ask(3, 0, knob, 0, 0, 10)
-    kernel.ask(4, 0, volume, 0, 0, 1 << 30)
+    kernel.ask(3, knob, 0, 0, 10)
+    kernel.ask(4, volume, 0, 0, 1 << 30)
     assert await kernel.replied(3) == errno.EOPNOTSUPP
     assert await kernel.replied(4) == errno.ENOSPC
     assert handlers.failsafe.count == 0
@@ -80,8 +89,8 @@ async def test_a_request_reaches_its_volume(handlers, kernel: Kernel) -> None:
 
 @pytest.mark.expects_log("handler fallocate failed")
 async def test_a_mistake_is_an_eio(handlers, kernel: Kernel) -> None:
-    fallocate.serve(handlers.operations)
-    kernel.ask(1, 0, 4711, 0, 0, 10)  # a handle that nobody was given
+    rawrequests.serve(handlers.operations)
+    kernel.ask(1, 4711, 0, 0, 10)  # a handle that nobody was given
     assert await kernel.replied(1) == errno.EIO
     assert handlers.failsafe.count == 1
 
@@ -100,15 +109,15 @@ async def test_every_error_is_a_reply(kernel: Kernel, error: Exception, reply: i
     async def fail(*_: int) -> None:
         raise error
 
-    fallocate.serve(SimpleNamespace(fallocate=fail))
-    kernel.ask(1, 2, 3, 4, 5, 6)
+    rawrequests.serve(SimpleNamespace(fallocate=fail))
+    kernel.ask(1, 3, 4, 5, 6)
     assert await kernel.replied(1) == reply
 
 
 async def test_the_end_of_the_mount_is_a_reply(kernel: Kernel) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
-        await fallocate._answer(1, trio.sleep_forever())
+        await rawrequests._answer(1, trio.sleep_forever())
     assert kernel.replies == {1: errno.EIO}
 
 
