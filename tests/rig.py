@@ -12,10 +12,10 @@ from typing import Any
 import trio
 from account import check_account
 
+from tmemfs.credentials import ourselves
 from tmemfs.tmem import Core, Pool
 from tmemfs.volumes import backing, cache, calls, openfiles, stamps, tree
 from tmemfs.volumes.cache import CacheVolume
-from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.openfiles import OpenFile
 from tmemfs.volumes.tree import Found
@@ -23,7 +23,7 @@ from tmemfs.volumes.tree import Found
 SECONDS = 60
 LOCAL, FAR = "tmpfs", "nfs"
 """Kinds of filesystem that a volume may be told to be on."""
-ME = Caller(os.geteuid(), os.getegid())
+ME = ourselves()
 
 
 class Rig:
@@ -70,7 +70,7 @@ class Rig:
         ]
 
     async def open(self, path: str, flags: int = os.O_RDWR) -> OpenFile:
-        file, _ = await self.volume.open(await self.node(path), flags)
+        file, _ = await self.volume.open(await self.node(path), flags, ME)
         return file
 
     async def create(self, name: str, content: bytes = b"") -> OpenFile:
@@ -78,7 +78,7 @@ class Rig:
             self.volume.nodes.root, name.encode(), 0o644, os.O_RDWR | os.O_EXCL, ME
         )
         if content:
-            assert await self.volume.write(file, 0, content) == len(content)
+            assert await self.volume.write(file, 0, content, ME) == len(content)
         return file
 
     async def read(self, file: OpenFile, offset: int = 0, size: int = 1 << 20) -> bytes:
@@ -116,7 +116,7 @@ class Rig:
 
     async def keeps(self, path: str) -> bool:
         """Whether an open now would let the kernel keep its pages."""
-        file, keep = await self.volume.open(await self.node(path), os.O_RDONLY)
+        file, keep = await self.volume.open(await self.node(path), os.O_RDONLY, ME)
         await self.volume.release(file)
         return keep
 

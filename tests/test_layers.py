@@ -25,6 +25,7 @@ FLOORS = [
     {"config", "loops", "supervise"},
     {
         "blockdevices",
+        "credentials",
         "errors",
         "glossary",
         "notify",

@@ -15,10 +15,10 @@ from types import FrameType
 
 import trio
 
-from tmemfs import __version__, hardening, system
+from tmemfs import __version__, credentials, hardening, system
 from tmemfs.config import LARGEST_READAHEAD, MountConfig
 from tmemfs.errors import MountFailure
-from tmemfs.fuse import fallocate, pyfuse3, session
+from tmemfs.fuse import pyfuse3, rawrequests, session
 from tmemfs.fuse.attributes import Timeouts
 from tmemfs.fuse.control import Control
 from tmemfs.fuse.controlfiles import Knob
@@ -140,10 +140,11 @@ def _serve(
         pyfuse3.init(operations, config.mountpoint, options)
     except RuntimeError as error:
         raise MountFailure(f"{config.mountpoint}: cannot mount: {error}") from error
-    fallocate.serve(operations)
+    rawrequests.serve(operations)
     if config.swaps and not session.active():
         log.warning("no discard: %s; what is freed stays in swap volumes", session.why_not())
     hardening.finish(steps)
+    credentials.give_up()
     ready = False
 
     def announce() -> None:

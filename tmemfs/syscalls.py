@@ -7,6 +7,7 @@ import ctypes
 import os
 import sys
 
+_AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC_STATS = 0x7FF
@@ -19,11 +20,15 @@ _SYS_OPENAT2 = 437
 _RESOLVE_NO_XDEV = 0x01
 _RESOLVE_CACHED = 0x20
 
+UTIME_NOW, UTIME_OMIT = 1 << 80, 1 << 81
+"""in place of a time in ns: now, as the file's own filesystem has it; as it was"""
+
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16
 """modes of fallocate(2), all of those that move no bytes"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # Where a file may be larger than a long, with the name that says so.
+_utimensat = _libc.utimensat
 _fallocate = getattr(_libc, "fallocate64", _libc.fallocate)
 
 
@@ -36,6 +41,10 @@ class _FileHandle(ctypes.Structure):
 
 
 _HEADER = _FileHandle.f_handle.offset
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("ns", ctypes.c_long))
 
 
 class _OpenHow(ctypes.Structure):
@@ -99,6 +108,25 @@ def open_file_handle(mount_fd: int, handle: bytes, flags: int) -> int:
     """
     struct = _FileHandle.from_buffer_copy(handle.ljust(ctypes.sizeof(_FileHandle), b"\0"))
     return _checked(_libc.open_by_handle_at(mount_fd, ctypes.byref(struct), flags | os.O_CLOEXEC))
+
+
+def utimens(path: str, atime: int, mtime: int) -> None:
+    """Set access and modification time of *path*: ns since the epoch, `UTIME_NOW` or `UTIME_OMIT`.
+
+    Who may write a file may set both to now, and only its owner to anything else. See utimensat(2).
+    """
+    times = (_Timespec * 2)(*map(_timespec, (atime, mtime)))
+    _checked(_utimensat(_AT_FDCWD, os.fsencode(path), times, 0), path)
+
+
+# What utimensat(2) takes for them, in place of ns.
+_SPECIAL_TIMES = {UTIME_NOW: (1 << 30) - 1, UTIME_OMIT: (1 << 30) - 2}
+
+
+def _timespec(time: int) -> _Timespec:
+    if time in _SPECIAL_TIMES:
+        return _Timespec(0, _SPECIAL_TIMES[time])
+    return _Timespec(*divmod(time, 10**9))
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

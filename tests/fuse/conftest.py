@@ -57,6 +57,6 @@ def handlers(tmp_path: Path) -> Iterator[Handlers]:
         failsafe=failsafe,
         operations=Operations(rig.volume, control, failsafe, Timeouts(1.0, 2.0)),
         knob=knob,
-        ctx=SimpleNamespace(uid=os.geteuid(), gid=os.getegid(), pid=1, umask=0o22),
+        ctx=SimpleNamespace(uid=os.geteuid(), gid=os.getegid(), pid=os.getpid(), umask=0o22),
     )
     rig.close()

@@ -17,7 +17,6 @@ from posix_cases.runner import (
     as_user,
     attempt,
     case,
-    differs,
     look,
     make,
 )
@@ -212,16 +211,7 @@ CASES += [
 ]
 
 
-@differs(
-    [
-        ("write", "0o102767"),
-        ("truncate", "0o102767"),
-        ("fallocate", "0o102767"),
-        ("chown_nothing", "0o102767"),
-    ],
-    "FUSE in the kernel lets the bit be where the group may not execute, and the server cannot "
-    "know who it was that wrote",
-)
+@case
 def set_gid_bit_without_group_execution(d: Path):
     seen = []
     for name in ("write", "truncate", "fallocate", "chown_nothing"):

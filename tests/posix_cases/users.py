@@ -12,7 +12,6 @@ from posix_cases.runner import (
     as_user,
     attempt,
     case,
-    differs,
     look,
     make,
     opened,
@@ -251,10 +250,7 @@ def truncating_clears_the_set_id_bits(d: Path):
     return look(d / "f")
 
 
-@differs(
-    ("0o106777", "0o100777"),
-    "the kernel leaves it to the server without a word to it; the first write clears them",
-)
+@case
 def opening_to_truncate_clears_the_set_id_bits(d: Path):
     make(d / "f", b"program")
     os.chmod(d / "f", 0o6777)
@@ -339,14 +335,7 @@ def acl_grants_and_withholds(d: Path):
     )
 
 
-@differs(
-    [
-        ("0o100640", ["system.posix_acl_access"]),
-        ("0o40750", ["system.posix_acl_access", "system.posix_acl_default"]),
-    ],
-    "the kernel takes the umask off the mode, which pyfuse3 cannot ask it not to: the mask of the "
-    "inherited list is narrower",
-)
+@case
 def acl_that_new_files_inherit(d: Path):
     os.mkdir(d / "sub")
     os.setxattr(

@@ -14,7 +14,7 @@ from as_root import tmpfs_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_data import run
-from rig import SECONDS, Rig, gate, left_alone
+from rig import ME, SECONDS, Rig, gate, left_alone
 
 from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK
 from tmemfs.tmem import MIN_BUDGET
@@ -60,15 +60,15 @@ async def _run_steps(rig: Rig, steps: list, seed: int) -> None:
         if what == "read":
             assert await rig.read(file, at, size) == model[at : at + size]
         elif what == "write":
-            assert await rig.volume.write(file, at, data) == len(data)
+            assert await rig.volume.write(file, at, data, ME) == len(data)
             model.extend(bytes(max(at - len(model), 0)))
             model[at : at + len(data)] = data
         elif what == "append":
             data = noise[:at]
-            await rig.volume.write(file, len(model), data)
+            await rig.volume.write(file, len(model), data, ME)
             model += data
         elif what == "truncate":
-            await rig.volume.truncate(file, at)
+            await rig.volume.truncate(file, at, ME)
             model[at:] = b""
             model.extend(bytes(at - len(model)))
         else:
@@ -97,7 +97,7 @@ async def test_the_end_of_the_file(rig: Rig) -> None:
 
 async def test_holes_are_zeros_and_take_nothing(rig: Rig) -> None:
     file = await rig.create("f")
-    await rig.volume.truncate(file, 1 << 20)
+    await rig.volume.truncate(file, 1 << 20, ME)
     assert await rig.read(file) == bytes(1 << 20)
     figures = rig.pool.statistics()
     assert figures["same_pages"] == figures["pages"] == 256
@@ -142,7 +142,7 @@ async def test_a_pool_that_refuses_every_put(new_rig: Callable[..., Rig]) -> Non
     file = await rig.open("f")
     for _ in range(2):
         assert await rig.read(file) == content
-    await rig.volume.write(file, 10, b"written")
+    await rig.volume.write(file, 10, b"written", ME)
     assert await rig.read(file) == content[:10] + b"written" + content[17:]
     assert rig.pool.counters.no_mem_puts > 0
     await rig.volume.release(file)
@@ -167,7 +167,7 @@ async def test_a_corrupt_page_is_read_again(rig: Rig) -> None:
 
 async def test_unlinked_and_closed_leaves_no_pages(rig: Rig) -> None:
     file = await rig.create("f", run(6, 10))
-    await rig.tree.unlink(rig.volume.nodes.root, b"f")
+    await rig.tree.unlink(rig.volume.nodes.root, b"f", ME)
     assert await rig.read(file) == run(6, 10)
     assert rig.pages() == 10
     await rig.volume.release(file)
@@ -175,7 +175,7 @@ async def test_unlinked_and_closed_leaves_no_pages(rig: Rig) -> None:
     (rig.root / "g").write_bytes(run(7, 10))
     await rig.warm("g")
     assert rig.pages() == 10
-    await rig.tree.unlink(rig.volume.nodes.root, b"g")
+    await rig.tree.unlink(rig.volume.nodes.root, b"g", ME)
     assert rig.pages() == 0
 
 
@@ -192,9 +192,9 @@ async def test_open_can_truncate(rig: Rig) -> None:
 
 async def test_cut_bytes_do_not_come_back(rig: Rig) -> None:
     file = await rig.create("f", run(80, 10))
-    await rig.volume.truncate(file, 10)
+    await rig.volume.truncate(file, 10, ME)
     assert rig.pages() == 0
-    await rig.volume.write(file, 12 * PAGE, b"end")
+    await rig.volume.write(file, 12 * PAGE, b"end", ME)
     assert await rig.read_pages(file) == run(80, 1)[:10].ljust(12 * PAGE, b"\0") + b"end"
     await rig.volume.release(file)
 
@@ -202,10 +202,10 @@ async def test_cut_bytes_do_not_come_back(rig: Rig) -> None:
 async def test_a_file_that_is_created_where_one_was(rig: Rig) -> None:
     (rig.root / "f").write_bytes(run(9, 10))
     await rig.warm("f")
-    await rig.tree.unlink(rig.volume.nodes.root, b"f")
+    await rig.tree.unlink(rig.volume.nodes.root, b"f", ME)
     file = await rig.create("f")
     assert await rig.read(file) == b""
-    await rig.volume.truncate(file, 10 * PAGE)
+    await rig.volume.truncate(file, 10 * PAGE, ME)
     assert await rig.read(file) == bytes(10 * PAGE)
     await rig.volume.release(file)
 
@@ -353,11 +353,11 @@ async def test_our_own_operations_are_no_change(rig: Rig) -> None:
     (rig.root / "f").write_bytes(run(14, 10))
     await rig.warm("f")
     node = await rig.node("f")
-    await rig.tree.chmod(node, 0o600)
-    await rig.tree.setxattr(node, b"user.x", b"1")
-    await rig.tree.link(node, root, b"g")
-    await rig.tree.rename(root, b"f", root, b"h", 0)
-    await rig.tree.unlink(root, b"g")
+    await rig.tree.chmod(node, 0o600, ME)
+    await rig.tree.setxattr(node, b"user.x", b"1", ME)
+    await rig.tree.link(node, root, b"g", ME)
+    await rig.tree.rename(root, b"f", root, b"h", 0, ME)
+    await rig.tree.unlink(root, b"g", ME)
     assert await rig.keeps("h")
     before = rig.pool.counters.found_gets
     assert await rig.read_anew("h") == run(14, 10)
@@ -399,7 +399,7 @@ async def test_a_write_passes_a_read_miss(slow: Rig, monkeypatch: pytest.MonkeyP
         with gate(monkeypatch, "_read_all") as reading:
             nursery.start_soon(slow.read, file)
             await reading.reached.wait()  # the old bytes have been read, and not been put
-            await slow.volume.write(file, PAGE, b"new")
+            await slow.volume.write(file, PAGE, b"new", ME)
     want = run(20, 4)[:PAGE] + b"new" + run(20, 4)[PAGE + 3 :]
     assert await slow.read_pages(file) == want
     await slow.volume.release(file)
@@ -416,7 +416,7 @@ async def test_a_read_passes_a_write(
     new = run(22, 2) if whole else b"new"
     async with trio.open_nursery() as nursery:
         with gate(monkeypatch, "_write_all", before=before) as writing:
-            nursery.start_soon(slow.volume.write, file, PAGE, new)
+            nursery.start_soon(slow.volume.write, file, PAGE, new, ME)
             await writing.reached.wait()
             seen = await slow.read(file)
             assert seen == (slow.root / "f").read_bytes()
@@ -432,8 +432,8 @@ async def test_a_truncation_passes_a_read_miss(slow: Rig, monkeypatch: pytest.Mo
         with gate(monkeypatch, "_read_all") as reading:
             nursery.start_soon(slow.read, file)
             await reading.reached.wait()
-            await slow.volume.truncate(file, PAGE + 10)
-            await slow.volume.truncate(file, 8 * PAGE)
+            await slow.volume.truncate(file, PAGE + 10, ME)
+            await slow.volume.truncate(file, 8 * PAGE, ME)
     assert await slow.read_pages(file) == run(23, 8)[: PAGE + 10].ljust(8 * PAGE, b"\0")
     await slow.volume.release(file)
 
@@ -482,7 +482,7 @@ async def test_an_unlink_passes_a_read_miss(slow: Rig, monkeypatch: pytest.Monke
         with gate(monkeypatch, "_read_all") as reading:
             nursery.start_soon(slow.read, file)
             await reading.reached.wait()
-            await slow.tree.unlink(slow.volume.nodes.root, b"f")
+            await slow.tree.unlink(slow.volume.nodes.root, b"f", ME)
     assert await slow.read_pages(file) == run(26, 8)
     await slow.volume.release(file)
     assert slow.pages() == 0
@@ -496,11 +496,11 @@ async def test_two_writers_of_one_page(
     file, other = await slow.open("f"), await slow.open("f")
     async with trio.open_nursery() as nursery:
         with gate(monkeypatch, "_write_all", before=before) as writing:
-            nursery.start_soon(slow.volume.write, file, 0, run(28, 2))
+            nursery.start_soon(slow.volume.write, file, 0, run(28, 2), ME)
             await writing.reached.wait()
             writing._opened.set()  # the other one passes; the first is still on its way
             async with trio.open_nursery() as inner:
-                inner.start_soon(slow.volume.write, other, PAGE, run(29, 2))
+                inner.start_soon(slow.volume.write, other, PAGE, run(29, 2), ME)
                 inner.start_soon(slow.read, other)
     assert await slow.read_pages(file) == (slow.root / "f").read_bytes()
     await slow.volume.release(file)
@@ -546,7 +546,7 @@ async def test_two_writers_in_every_order(
 
     async def write(number: int) -> None:
         text = b"AB"[number : number + 1] * (2 * PAGE)
-        await slow.volume.write(files[number], number * 100, text)
+        await slow.volume.write(files[number], number * 100, text, ME)
         done[number].set()
 
     async with trio.open_nursery() as nursery:
@@ -579,7 +579,7 @@ async def test_a_change_behind_passes_a_slow_write(
     await slow.read(file)
     async with trio.open_nursery() as nursery:
         with gate(monkeypatch, "_write_all") as writing:
-            nursery.start_soon(slow.volume.write, file, 7 * PAGE, b"ours")
+            nursery.start_soon(slow.volume.write, file, 7 * PAGE, b"ours", ME)
             await writing.reached.wait()
             rewrite(slow.root / "f")
             left_alone(slow.root / "f")
@@ -595,10 +595,10 @@ async def test_a_cut_behind_passes_a_write(slow: Rig, monkeypatch: pytest.Monkey
     await slow.read(file)
     async with trio.open_nursery() as nursery:
         with gate(monkeypatch, "_write_all") as writing:
-            nursery.start_soon(slow.volume.write, file, 0, run(33, 3))
+            nursery.start_soon(slow.volume.write, file, 0, run(33, 3), ME)
             await writing.reached.wait()
             os.truncate(slow.root / "f", 100)
-    await slow.volume.write(file, 12 * PAGE, b"end")
+    await slow.volume.write(file, 12 * PAGE, b"end", ME)
     want = run(33, 3)[:100].ljust(12 * PAGE, b"\0") + b"end"
     assert (slow.root / "f").read_bytes() == want
     assert await slow.read_pages(file) == want
@@ -612,10 +612,10 @@ async def test_a_truncation_passes_a_write_that_extends(
     file = await slow.open("f")
     async with trio.open_nursery() as nursery:
         with gate(monkeypatch, "_write_all") as writing:
-            nursery.start_soon(slow.volume.write, file, 0, run(34, 8))
+            nursery.start_soon(slow.volume.write, file, 0, run(34, 8), ME)
             await writing.reached.wait()
-            await slow.volume.truncate(file, 10)
-    await slow.volume.write(file, 12 * PAGE, b"end")
+            await slow.volume.truncate(file, 10, ME)
+    await slow.volume.write(file, 12 * PAGE, b"end", ME)
     want = run(34, 8)[:10].ljust(12 * PAGE, b"\0") + b"end"
     assert (slow.root / "f").read_bytes() == want
     assert await slow.read_pages(file) == want
@@ -646,7 +646,7 @@ async def test_a_cancelled_write_leaves_no_change_under_way(
     await slow.read(file)
     async with trio.open_nursery() as nursery:
         with gate(monkeypatch, "_write_all") as writing:
-            nursery.start_soon(slow.volume.write, file, 0, run(37, 2))
+            nursery.start_soon(slow.volume.write, file, 0, run(37, 2), ME)
             await writing.reached.wait()
             nursery.cancel_scope.cancel()
             writing.open()
@@ -670,7 +670,7 @@ async def test_a_write_that_fails_leaves_a_miss(rig: Rig, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr("tmemfs.volumes.backing._write_all", fail)
         with pytest.raises(OSError, match="error") as caught:
-            await rig.volume.write(file, PAGE, run(41, 2))
+            await rig.volume.write(file, PAGE, run(41, 2), ME)
     assert caught.value.errno == errno.EIO
     assert rig.pool.get_many(file.data.object_id, 1, 2) == [None, None]
     assert await rig.read_pages(file) == (rig.root / "f").read_bytes()
@@ -683,9 +683,9 @@ async def test_a_write_beyond_what_is_permitted_is_short(rig: Rig) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3 * PAGE + 100, hard))
     try:
-        assert await rig.volume.write(file, 2 * PAGE, run(43, 3)) == PAGE + 100
+        assert await rig.volume.write(file, 2 * PAGE, run(43, 3), ME) == PAGE + 100
         with pytest.raises(OSError, match="large") as caught:
-            await rig.volume.write(file, 4 * PAGE, run(44, 1))
+            await rig.volume.write(file, 4 * PAGE, run(44, 1), ME)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG
@@ -704,7 +704,7 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         written, failed = 4 * PAGE, False
         while not failed:
             try:
-                written += await rig.volume.write(file, written, run(46, 3))
+                written += await rig.volume.write(file, written, run(46, 3), ME)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise

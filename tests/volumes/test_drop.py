@@ -4,7 +4,7 @@ import os
 
 import trio
 from page_data import run
-from rig import Rig, left_alone
+from rig import ME, Rig, left_alone
 
 CONTENT = run(1, 40)
 
@@ -29,7 +29,7 @@ async def test_an_open_file_goes_on(rig: Rig) -> None:
     assert await rig.read(file) == CONTENT
     assert rig.volume.drop(file.node) == 40
     assert await rig.read(file) == CONTENT
-    assert await rig.volume.write(file, 5, b"new") == 3
+    assert await rig.volume.write(file, 5, b"new", ME) == 3
     rig.volume.drop(file.node)
     assert await rig.read(file, 0, 10) == CONTENT[:5] + b"new" + CONTENT[8:10]
     await rig.volume.release(file)

@@ -12,7 +12,7 @@ from account import check_account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_data import run
-from rig import Rig, gate
+from rig import ME, Rig, gate
 
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import MIN_BUDGET, Core
@@ -140,7 +140,7 @@ async def test_what_moves_bytes_is_refused(core: Core, rig: Rig, mode: int) -> N
     assert bytes(volume.read(0, SIZE)) == run(5, SIZE // PAGE)
     file = await rig.create("f", run(5, 3))
     pages = rig.pages()
-    assert await refusal(rig.volume.fallocate, file, mode, 0, PAGE) == "ENOTSUP"
+    assert await refusal(rig.volume.fallocate, file, mode, 0, PAGE, ME) == "ENOTSUP"
     assert rig.pages() == pages
     await rig.volume.release(file)
 
@@ -161,7 +161,7 @@ async def test_a_file_of_a_cache_volume_is_like_a_file(ranges: list, page_size: 
             file = await rig.create("f", content)
             for arguments in ranges:
                 fallocate(bare.fileno(), *arguments)
-                await rig.volume.fallocate(file, *arguments)
+                await rig.volume.fallocate(file, *arguments, ME)
                 assert await rig.read_pages(file) == Path(name, "bare").read_bytes()
             await rig.volume.release(file)
             assert await rig.read_anew("f") == Path(name, "bare").read_bytes()
@@ -180,7 +180,7 @@ async def test_a_hole_passes_a_read_miss(
         with gate(monkeypatch, "_read_all") as reading:
             nursery.start_soon(rig.read, file)
             await reading.reached.wait()  # the old bytes have been read, and not been put
-            await rig.volume.fallocate(file, mode, PAGE, 2 * PAGE)
+            await rig.volume.fallocate(file, mode, PAGE, 2 * PAGE, ME)
     assert await rig.read_pages(file) == run(7, 1) + bytes(2 * PAGE) + run(10, 1)
     await rig.volume.release(file)
 
@@ -194,7 +194,7 @@ async def test_a_read_passes_a_hole(
     await rig.read(file)
     async with trio.open_nursery() as nursery:
         with gate(monkeypatch, "fallocate", before=before) as punching:
-            nursery.start_soon(rig.volume.fallocate, file, HOLE, PAGE, 2 * PAGE)
+            nursery.start_soon(rig.volume.fallocate, file, HOLE, PAGE, 2 * PAGE, ME)
             await punching.reached.wait()
             assert await rig.read(file) == (rig.root / "f").read_bytes()
     assert await rig.read_pages(file) == run(8, 1) + bytes(2 * PAGE) + run(11, 1)
@@ -206,9 +206,9 @@ async def test_a_write_passes_a_hole(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     file = await rig.open("f")
     async with trio.open_nursery() as nursery:
         with gate(monkeypatch, "fallocate", before=True) as punching:
-            nursery.start_soon(rig.volume.fallocate, file, HOLE, 0, 2 * PAGE)
+            nursery.start_soon(rig.volume.fallocate, file, HOLE, 0, 2 * PAGE, ME)
             await punching.reached.wait()
-            await rig.volume.write(file, PAGE, run(20, 2))
+            await rig.volume.write(file, PAGE, run(20, 2), ME)
     assert await rig.read_pages(file) == (rig.root / "f").read_bytes()
     assert (rig.root / "f").read_bytes()[: 2 * PAGE] == bytes(2 * PAGE)
     await rig.volume.release(file)
@@ -229,11 +229,11 @@ async def test_a_change_that_fails_leaves_no_old_page(
 
         with monkeypatch.context() as patch:
             patch.setattr("tmemfs.volumes.cache.fallocate", fail)
-            assert await refusal(rig.volume.fallocate, file, HOLE, PAGE, PAGE) == "EIO"
+            assert await refusal(rig.volume.fallocate, file, HOLE, PAGE, PAGE, ME) == "EIO"
     else:
         async with trio.open_nursery() as nursery:
             with gate(monkeypatch, "fallocate") as punching:
-                nursery.start_soon(rig.volume.fallocate, file, HOLE, PAGE, PAGE)
+                nursery.start_soon(rig.volume.fallocate, file, HOLE, PAGE, PAGE, ME)
                 await punching.reached.wait()
                 nursery.cancel_scope.cancel()
                 punching.open()
@@ -247,10 +247,10 @@ async def test_the_end_that_the_kernel_is_told_moves_along(rig: Rig) -> None:
     (rig.root / "f").touch()
     file = await rig.open("f", os.O_RDWR | os.O_APPEND)
     told = file.node.told
-    await rig.volume.fallocate(file, FALLOC_KEEP_SIZE, 0, 3 * PAGE)
+    await rig.volume.fallocate(file, FALLOC_KEEP_SIZE, 0, 3 * PAGE, ME)
     assert (file.node.told, file.data.size) == (told, 0)
-    await rig.volume.fallocate(file, 0, 0, 3 * PAGE)
+    await rig.volume.fallocate(file, 0, 0, 3 * PAGE, ME)
     assert (file.node.told, file.data.size) == (3 * PAGE, 3 * PAGE)
-    await rig.volume.write(file, 3 * PAGE, b"appended")
+    await rig.volume.write(file, 3 * PAGE, b"appended", ME)
     assert (rig.root / "f").read_bytes() == bytes(3 * PAGE) + b"appended"
     await rig.volume.release(file)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import trio
 from page_data import run
-from rig import FAR, Rig, gate
+from rig import FAR, ME, Rig, gate
 
 from tmemfs.volumes import backing
 
@@ -105,7 +105,7 @@ async def test_a_miss_after_a_write_does_not_share_a_read_from_before(
         with gate(monkeypatch, "_read_all") as reading:
             nursery.start_soon(slow.read, file)
             await reading.reached.wait()  # it has the old bytes
-            await slow.volume.write(file, 0, b"new")
+            await slow.volume.write(file, 0, b"new", ME)
 
             async def read() -> None:
                 assert await slow.read(file) == b"new" + content[3:]

@@ -79,13 +79,13 @@ async def test_reopened_where_it_was_renamed_to(small: Rig) -> None:
     files = [await small.node(f"d{number}/f") for number in range(40)]
     directories = [await small.node(f"d{number}") for number in range(40)]
     for number, directory in enumerate(directories):
-        await small.tree.rename(directory, b"f", directory, b"g", 0)
-        await small.tree.rename(root, b"d%d" % number, root, b"e%d" % number, 0)
+        await small.tree.rename(directory, b"f", directory, b"g", 0, ME)
+        await small.tree.rename(root, b"d%d" % number, root, b"e%d" % number, 0, ME)
     # An exchange gives each of the two the other's name.
-    await small.tree.rename(directories[0], b"g", directories[1], b"g", 2)
+    await small.tree.rename(directories[0], b"g", directories[1], b"g", 2, ME)
     for number, file in enumerate(files):
         small.volume.nodes._close(file)
-        opened, _ = await small.volume.open(file, os.O_RDONLY)
+        opened, _ = await small.volume.open(file, os.O_RDONLY, ME)
         assert await small.read(opened) == str(number).encode()
         await small.volume.release(opened)
 
@@ -159,7 +159,7 @@ async def test_numbers_used_again_by_the_filesystem(rig: Rig) -> None:
         node = (await rig.tree.lookup(rig.volume.nodes.root, name)).node
         assert (*node.key, node.generation) not in seen
         seen[(*node.key, node.generation)] = number
-        await rig.tree.unlink(rig.volume.nodes.root, name)
+        await rig.tree.unlink(rig.volume.nodes.root, name, ME)
         rig.volume.nodes.forget(node)
 
 
@@ -189,11 +189,11 @@ async def test_many_open_files_at_once(small: Rig) -> None:
 
 async def test_unlinked_while_open_goes_on_working(small: Rig) -> None:
     file = await small.create("f", b"before")
-    await small.tree.unlink(small.volume.nodes.root, b"f")
+    await small.tree.unlink(small.volume.nodes.root, b"f", ME)
     for number in range(2 * LIMIT):
         (small.root / str(number)).write_text("")
         await small.tree.fstat(await small.node(str(number)))
-    assert await small.volume.write(file, 6, b" and after") == 10
+    assert await small.volume.write(file, 6, b" and after", ME) == 10
     assert await small.read(file) == b"before and after"
     assert (await small.tree.fstat(file.node)).st_nlink == 0
     await small.volume.release(file)
@@ -205,7 +205,7 @@ async def test_unlinked_while_open_goes_on_working(small: Rig) -> None:
 async def test_removed_directory_goes_on_answering(small: Rig) -> None:
     root = small.volume.nodes.root
     node, _, _ = await small.tree.mkdir(root, b"d", 0o755, ME)
-    await small.tree.rmdir(root, b"d")
+    await small.tree.rmdir(root, b"d", ME)
     for number in range(2 * LIMIT):
         (small.root / str(number)).write_text("")
         await small.tree.fstat(await small.node(str(number)))
@@ -217,10 +217,10 @@ async def test_removed_directory_goes_on_answering(small: Rig) -> None:
 async def test_link_gives_a_second_name_to_the_same_node(small: Rig) -> None:
     (small.root / "a").write_text("x")
     node = await small.node("a")
-    linked, info, _ = await small.tree.link(node, small.volume.nodes.root, b"b")
+    linked, info, _ = await small.tree.link(node, small.volume.nodes.root, b"b", ME)
     assert linked is node
     assert info.st_nlink == 2
-    await small.tree.unlink(small.volume.nodes.root, b"a")
+    await small.tree.unlink(small.volume.nodes.root, b"a", ME)
     small.volume.nodes._close(node)
     assert (await small.tree.fstat(node)).st_nlink == 1
 
@@ -231,7 +231,7 @@ async def test_nothing_leads_out_of_the_directory(rig: Rig, tmp_path: Path) -> N
     node = await rig.node("link")
     assert await rig.tree.readlink(node) == os.fsencode(tmp_path / "outside")
     with pytest.raises(OSError) as caught:  # noqa: PT011 - which error says that it is a link
-        await rig.volume.open(node, os.O_RDONLY)
+        await rig.volume.open(node, os.O_RDONLY, ME)
     assert caught.value.errno == errno.ELOOP
 
 

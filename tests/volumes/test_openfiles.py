@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import trio
 from page_data import run
-from rig import FAR, LOCAL, SECONDS, Rig, gate, left_alone
+from rig import FAR, LOCAL, ME, SECONDS, Rig, gate, left_alone
 
 from tmemfs.volumes import backing, openfiles
 
@@ -99,7 +99,7 @@ async def test_a_warm_file_whose_name_goes_is_read_on(
     content = run(4, 4)
     await kept(rig, content)
     file = await rig.open("f", os.O_RDONLY)
-    await rig.tree.unlink(rig.volume.nodes.root, b"f")
+    await rig.tree.unlink(rig.volume.nodes.root, b"f", ME)
     rig.pool.flush_object(file.data.object_id)
     assert await rig.read(file) == content
     await rig.volume.release(file)
@@ -116,7 +116,7 @@ async def test_attributes_from_before_a_write_do_not_undo_it(
             with gate(monkeypatch, "look") as looking:
                 nursery.start_soon(far.tree.lookup, far.volume.nodes.root, b"f")
                 await looking.reached.wait()
-                await far.volume.write(file, 5, b" and longer")
+                await far.volume.write(file, 5, b" and longer", ME)
     assert file.data.size == 16
     assert await far.read(file) == b"short and longer"
     await far.volume.release(file)
@@ -137,7 +137,7 @@ async def test_an_open_looks_again_after_a_write_that_passed_it(
             with gate(monkeypatch, "_open_and_read") as opening:
                 nursery.start_soon(open_it)
                 await opening.reached.wait()
-                await far.volume.write(writer, 0, b"much longer")
+                await far.volume.write(writer, 0, b"much longer", ME)
                 await far.volume.release(writer)
     assert await far.read(opened[0]) == b"much longer"
     await far.volume.release(opened[0])
@@ -173,7 +173,7 @@ async def test_cache_always_never_looks(new_rig: Callable[..., Rig]) -> None:
     assert await rig.keeps("f")
     assert await rig.read_anew("f") == b"a" * 100
     file = await rig.open("f")
-    await rig.volume.write(file, 0, b"c" * 50)  # its own changes it knows of
+    await rig.volume.write(file, 0, b"c" * 50, ME)  # its own changes it knows of
     assert (await rig.read(file))[:50] == b"c" * 50
     await rig.volume.release(file)
 
@@ -231,7 +231,7 @@ async def test_a_change_of_ours_that_fails_hides_nobody_elses(rig: Rig) -> None:
         behind.seek(7 * PAGE)
         behind.write(b"b" * PAGE)
     with pytest.raises(OSError, match="large"):
-        await rig.volume.truncate(file, 1 << 62)
+        await rig.volume.truncate(file, 1 << 62, ME)
     assert await rig.read(file) == (rig.root / "f").read_bytes()
     await rig.volume.release(file)
 
@@ -244,7 +244,7 @@ async def test_changes_of_ours_that_overlap_hide_nobody_elses(rig: Rig) -> None:
         behind.write(b"b" * PAGE)
     async with trio.open_nursery() as nursery:
         for index in range(4):
-            nursery.start_soon(rig.volume.write, file, index * PAGE, b"c" * PAGE)
+            nursery.start_soon(rig.volume.write, file, index * PAGE, b"c" * PAGE, ME)
     assert await rig.read(file) == (rig.root / "f").read_bytes()
     await rig.volume.release(file)
 
@@ -312,7 +312,7 @@ async def test_files_that_are_gone_are_not_held(new_rig: Callable[..., Rig]) -> 
         (rig.root / f"f{number}").write_bytes(b"x")
         node = await rig.node(f"f{number}")
         await rig.read_anew(f"f{number}")
-        await rig.tree.unlink(rig.volume.nodes.root, f"f{number}".encode())
+        await rig.tree.unlink(rig.volume.nodes.root, f"f{number}".encode(), ME)
         rig.volume.nodes.forget(node)
     with trio.fail_after(SECONDS):
         while len(os.listdir("/proc/self/fd")) != before:
@@ -328,7 +328,7 @@ async def test_the_last_reader_closes_while_a_name_goes(
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             with gate(monkeypatch, "_open_and_read") as opening:
-                nursery.start_soon(far.tree.unlink, far.volume.nodes.root, b"f")
+                nursery.start_soon(far.tree.unlink, far.volume.nodes.root, b"f", ME)
                 await opening.reached.wait()
                 await far.volume.release(file)
     assert len(os.listdir("/proc/self/fd")) == before
@@ -349,7 +349,7 @@ async def test_an_open_does_not_wait_for_a_writer_to_rest(
         info = real(fd)
         if fd not in (writer.fd, writer.node.fd):
             count += 1
-            trio.from_thread.run(far.volume.write, writer, count, b"x", trio_token=token)
+            trio.from_thread.run(far.volume.write, writer, count, b"x", ME, trio_token=token)
         return info
 
     with trio.fail_after(60), monkeypatch.context() as patch:

@@ -122,11 +122,11 @@ async def test_what_others_change_is_seen_when_it_was_believed_long_enough(
 
 
 CHANGES = {
-    "chmod": lambda rig, node, root: rig.tree.chmod(node, 0o600),
-    "utimens": lambda rig, node, root: rig.tree.utimens(node, (1, 2)),
-    "chown": lambda rig, node, root: rig.tree.chown(node, -1, -1),
-    "link": lambda rig, node, root: rig.tree.link(node, root, b"another"),
-    "setxattr": lambda rig, node, root: rig.tree.setxattr(node, "user.a", b"b"),
+    "chmod": lambda rig, node, root: rig.tree.chmod(node, 0o600, ME),
+    "utimens": lambda rig, node, root: rig.tree.utimens(node, (1, 2), ME),
+    "chown": lambda rig, node, root: rig.tree.chown(node, -1, -1, ME),
+    "link": lambda rig, node, root: rig.tree.link(node, root, b"another", ME),
+    "setxattr": lambda rig, node, root: rig.tree.setxattr(node, "user.a", b"b", ME),
 }
 
 
@@ -149,11 +149,11 @@ async def test_what_we_write_is_seen_at_once(far: Rig, change: str) -> None:
     await look_at(far, NAMES)
     file = await far.open(NAMES[7])
     if change == "write":
-        await far.volume.write(file, 0, bytes(100))
+        await far.volume.write(file, 0, bytes(100), ME)
     elif change == "truncate":
-        await far.volume.truncate(file, 100)
+        await far.volume.truncate(file, 100, ME)
     else:
-        await far.volume.fallocate(file, 0, 0, 100)
+        await far.volume.fallocate(file, 0, 0, 100, ME)
     for _ in range(2):
         assert (await look_at(far, [NAMES[7]]))[0].info.st_size == 100
         await far.volume.release(file) if far.volume.files.count else None
@@ -163,10 +163,10 @@ async def test_what_we_write_is_seen_at_once(far: Rig, change: str) -> None:
 async def test_names_that_come_and_go_through_us_are_seen_at_once(far: Rig) -> None:
     await look_at(far, NAMES)
     directory = await far.node("d")
-    await far.tree.unlink(directory, b"f03")
+    await far.tree.unlink(directory, b"f03", ME)
     with pytest.raises(FileNotFoundError):
         await lookup(far, NAMES[3])
-    await far.tree.rename(directory, b"f04", directory, b"f03", 0)
+    await far.tree.rename(directory, b"f04", directory, b"f03", 0, ME)
     with pytest.raises(FileNotFoundError):
         await lookup(far, NAMES[4])
     await far.tree.mkdir(directory, b"f04", 0o755, ME)
@@ -205,9 +205,9 @@ async def test_a_change_of_ours_while_a_directory_is_listed(
             nursery.start_soon(lookup, far, NAMES[1])
             await listed.reached.wait()
             if change == "the names":
-                await far.tree.rename(directory, b"f08", directory, b"f07", 0)
+                await far.tree.rename(directory, b"f08", directory, b"f07", 0, ME)
             else:
-                await far.tree.chmod(node, 0o600)
+                await far.tree.chmod(node, 0o600, ME)
             listed.open()
         with trio.fail_after(60):
             while not far.tree.recent._directories[directory].listing.done.is_set():
@@ -257,7 +257,7 @@ async def test_an_inode_that_is_not_known_any_more(far: Rig, asked: list[bytes])
     far.volume.nodes.forget(found[9].node)
     assert (await look_at(far, [NAMES[9]]))[0].age > 0
     far.volume.nodes.forget((await lookup(far, NAMES[9])).node)
-    await far.tree.chmod(found[10].node, 0o600)
+    await far.tree.chmod(found[10].node, 0o600, ME)
     assert (await look_at(far, [NAMES[9]]))[0].age == 0
 
 
@@ -305,7 +305,7 @@ async def test_attributes_that_an_open_has_brought(far: Rig, clock: Clock) -> No
     found = await far.tree.getattr(file.node)
     assert found.age == 0
     assert found.info == os.stat(far.root / NAMES[9])
-    await far.tree.chmod(file.node, 0o640)
+    await far.tree.chmod(file.node, 0o640, ME)
     found = await far.tree.getattr(file.node)
     assert found.age == 0
     assert found.info == os.stat(far.root / NAMES[9])
@@ -347,13 +347,13 @@ async def test_who_appends_after_others_writes_over_nothing(far: Rig) -> None:
     node = await far.node("log")
     with open(path, "ab") as other:
         other.write(b"two")
-    file, _ = await far.volume.open(node, os.O_WRONLY | os.O_APPEND)
+    file, _ = await far.volume.open(node, os.O_WRONLY | os.O_APPEND, ME)
     found = await far.tree.getattr(node)
     assert found.age > 0
     assert found.info.st_size == 6 == node.told
     with open(path, "ab") as other:
         other.write(b"three")
-    await far.volume.write(file, 6, b"four")
+    await far.volume.write(file, 6, b"four", ME)
     assert path.read_bytes() == b"onetwothreefour"
     await far.volume.release(file)
 
@@ -361,7 +361,7 @@ async def test_who_appends_after_others_writes_over_nothing(far: Rig) -> None:
 async def test_a_node_that_is_made_anew_was_perhaps_changed(far: Rig) -> None:
     found = await look_at(far, NAMES)
     directory = await far.node("d")
-    await far.tree.chmod(found[9].node, 0o600)
+    await far.tree.chmod(found[9].node, 0o600, ME)
     far.volume.nodes.forget(found[9].node)
     await far.listed(directory, [b"f09"])
     await look_at(far, NAMES)
@@ -414,7 +414,7 @@ async def test_a_directory_is_not_listed_again_for_nothing(
 
 async def test_a_change_that_may_have_arrived_with_a_close(far: Rig) -> None:
     file = await far.open(NAMES[9])
-    await far.volume.write(file, 0, bytes(50))
+    await far.volume.write(file, 0, bytes(50), ME)
     for end in (far.volume.flush(file), far.volume.fsync(file, False), far.volume.release(file)):
         await far.tree.fstat(file.node)
         assert (await far.tree.getattr(file.node)).age > 0
@@ -515,7 +515,7 @@ async def test_a_sync_that_fails_may_have_sent_something(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = await far.open(NAMES[9])
-    await far.volume.write(file, 0, bytes(50))
+    await far.volume.write(file, 0, bytes(50), ME)
     await far.tree.fstat(file.node)
 
     def fail(_: int) -> None:
@@ -579,9 +579,9 @@ async def test_a_name_that_we_make_is_there_at_once(far: Rig, how: str) -> None:
     if how == "mkdir":
         await far.tree.mkdir(directory, b"n", 0o755, ME)
     elif how == "rename":
-        await far.tree.rename(root, b"file", directory, b"n", 0)
+        await far.tree.rename(root, b"file", directory, b"n", 0, ME)
     elif how == "link":
-        await far.tree.link(await far.node("file"), directory, b"n")
+        await far.tree.link(await far.node("file"), directory, b"n", ME)
     else:
         os.close(await far.tree.create(directory, b"n", 0o644, os.O_RDWR, ME))
     assert await is_there(far)

@@ -59,11 +59,11 @@ async def test_mkdir_and_rmdir(rig: Rig, root: Node) -> None:
     assert stat.S_IMODE(info.st_mode) == 0o750
     await fails(errno.EEXIST, rig.tree.mkdir(root, b"d", 0o755, ME))
     await rig.tree.mkdir(node, b"below", 0o700, ME)
-    await fails(errno.ENOTEMPTY, rig.tree.rmdir(root, b"d"))
-    await fails(errno.EISDIR, rig.tree.unlink(root, b"d"))
-    await rig.tree.rmdir(node, b"below")
-    await rig.tree.rmdir(root, b"d")
-    await fails(errno.ENOENT, rig.tree.rmdir(root, b"d"))
+    await fails(errno.ENOTEMPTY, rig.tree.rmdir(root, b"d", ME))
+    await fails(errno.EISDIR, rig.tree.unlink(root, b"d", ME))
+    await rig.tree.rmdir(node, b"below", ME)
+    await rig.tree.rmdir(root, b"d", ME)
+    await fails(errno.ENOENT, rig.tree.rmdir(root, b"d", ME))
 
 
 async def test_symlink_and_readlink(rig: Rig, root: Node) -> None:
@@ -86,46 +86,46 @@ async def test_link(rig: Rig, root: Node) -> None:
     (rig.root / "f").write_text("x")
     os.mkdir(rig.root / "d")
     node = await rig.node("f")
-    linked, info, _ = await rig.tree.link(node, await rig.node("d"), b"g")
+    linked, info, _ = await rig.tree.link(node, await rig.node("d"), b"g", ME)
     assert linked is node
     assert info.st_nlink == 2
-    await fails(errno.EEXIST, rig.tree.link(node, root, b"f"))
-    await fails(errno.EPERM, rig.tree.link(await rig.node("d"), root, b"e"))
+    await fails(errno.EEXIST, rig.tree.link(node, root, b"f", ME))
+    await fails(errno.EPERM, rig.tree.link(await rig.node("d"), root, b"e", ME))
 
 
 async def test_unlink(rig: Rig, root: Node) -> None:
     (rig.root / "f").write_text("x")
-    await rig.tree.unlink(root, b"f")
+    await rig.tree.unlink(root, b"f", ME)
     assert os.listdir(rig.root) == []
-    await fails(errno.ENOENT, rig.tree.unlink(root, b"f"))
+    await fails(errno.ENOENT, rig.tree.unlink(root, b"f", ME))
     os.mkdir(rig.root / "d")
     await rig.node("d")
-    await fails(errno.EISDIR, rig.tree.unlink(root, b"d"))
+    await fails(errno.EISDIR, rig.tree.unlink(root, b"d", ME))
 
 
 async def test_rename(rig: Rig, root: Node) -> None:
     for name in ("a", "b"):
         (rig.root / name).write_text(name)
     os.makedirs(rig.root / "d" / "full")
-    await fails(errno.EEXIST, rig.tree.rename(root, b"a", root, b"b", 1))
-    await rig.tree.rename(root, b"a", root, b"b", 2)
+    await fails(errno.EEXIST, rig.tree.rename(root, b"a", root, b"b", 1, ME))
+    await rig.tree.rename(root, b"a", root, b"b", 2, ME)
     assert (rig.root / "a").read_text() == "b"
-    await rig.tree.rename(root, b"a", root, b"b", 0)
+    await rig.tree.rename(root, b"a", root, b"b", 0, ME)
     assert sorted(os.listdir(rig.root)) == ["b", "d"]
     directory = await rig.node("d")
-    await fails(errno.ENOENT, rig.tree.rename(root, b"none", root, b"x", 0))
-    await fails(errno.EISDIR, rig.tree.rename(root, b"b", root, b"d", 0))
-    await fails(errno.ENOTDIR, rig.tree.rename(root, b"d", root, b"b", 0))
-    await fails(errno.EINVAL, rig.tree.rename(root, b"d", directory, b"e", 0))
-    await fails(errno.EINVAL, rig.tree.rename(root, b"b", root, b"c", 1 << 10))
+    await fails(errno.ENOENT, rig.tree.rename(root, b"none", root, b"x", 0, ME))
+    await fails(errno.EISDIR, rig.tree.rename(root, b"b", root, b"d", 0, ME))
+    await fails(errno.ENOTDIR, rig.tree.rename(root, b"d", root, b"b", 0, ME))
+    await fails(errno.EINVAL, rig.tree.rename(root, b"d", directory, b"e", 0, ME))
+    await fails(errno.EINVAL, rig.tree.rename(root, b"b", root, b"c", 1 << 10, ME))
     os.mkdir(rig.root / "e")
-    await fails(errno.ENOTEMPTY, rig.tree.rename(root, b"e", root, b"d", 0))
+    await fails(errno.ENOTEMPTY, rig.tree.rename(root, b"e", root, b"d", 0, ME))
 
 
 async def test_chmod(rig: Rig) -> None:
     (rig.root / "f").write_text("x")
     node = await rig.node("f")
-    await rig.tree.chmod(node, stat.S_IFREG | 0o4711)
+    await rig.tree.chmod(node, stat.S_IFREG | 0o4711, ME)
     assert stat.S_IMODE(os.stat(rig.root / "f").st_mode) == 0o4711
 
 
@@ -134,7 +134,7 @@ async def test_utimens_has_nanoseconds(rig: Rig) -> None:
     os.symlink("f", rig.root / "l")
     times = (123_456_789_000_000_001, 987_654_321_000_000_007)
     for name in ("f", "l"):
-        await rig.tree.utimens(await rig.node(name), times)
+        await rig.tree.utimens(await rig.node(name), times, ME)
         info = os.lstat(rig.root / name)
         assert (info.st_atime_ns, info.st_mtime_ns) == times
 
@@ -142,13 +142,13 @@ async def test_utimens_has_nanoseconds(rig: Rig) -> None:
 async def test_xattrs(rig: Rig) -> None:
     (rig.root / "f").write_text("x")
     node = await rig.node("f")
-    await rig.tree.setxattr(node, b"user.x", b"\0\xff")
+    await rig.tree.setxattr(node, b"user.x", b"\0\xff", ME)
     assert await rig.tree.getxattr(node, b"user.x") == b"\0\xff"
     assert await rig.tree.listxattr(node) == [b"user.x"]
-    await rig.tree.removexattr(node, b"user.x")
+    await rig.tree.removexattr(node, b"user.x", ME)
     await fails(errno.ENODATA, rig.tree.getxattr(node, b"user.x"))
-    await fails(errno.ENODATA, rig.tree.removexattr(node, b"user.x"))
-    await fails(errno.EOPNOTSUPP, rig.tree.setxattr(node, b"nonsense", b"x"))
+    await fails(errno.ENODATA, rig.tree.removexattr(node, b"user.x", ME))
+    await fails(errno.EOPNOTSUPP, rig.tree.setxattr(node, b"nonsense", b"x", ME))
 
 
 async def test_statfs(rig: Rig) -> None:
@@ -167,6 +167,7 @@ async def test_create_never_opens_what_is_there(rig: Rig, root: Node) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root")
 async def test_what_is_made_belongs_to_the_caller(rig: Rig, root: Node) -> None:
+    rig.root.chmod(0o777)
     caller = Caller(1234, 5678)
     os.close(await rig.tree.create(root, b"f", 0o4755, os.O_RDWR, caller))
     await rig.tree.mkdir(root, b"d", 0o2755, caller)
@@ -190,8 +191,8 @@ async def test_a_set_group_directory_gives_its_group(rig: Rig, root: Node) -> No
 async def test_a_link_of_a_file_whose_names_are_all_gone(rig: Rig, root: Node) -> None:
     (rig.root / "f").write_text("x")
     node = await rig.node("f")
-    await rig.tree.unlink(root, b"f")
-    await fails(errno.ENOENT, rig.tree.link(node, root, b"again"))
+    await rig.tree.unlink(root, b"f", ME)
+    await fails(errno.ENOENT, rig.tree.link(node, root, b"again", ME))
 
 
 async def test_a_large_file_is_freed_in_a_thread(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +206,7 @@ async def test_a_large_file_is_freed_in_a_thread(rig: Rig, monkeypatch: pytest.M
             if "behind" in name:
                 (rig.root / name).unlink()
             else:
-                await rig.tree.unlink(rig.volume.nodes.root, name.encode())
+                await rig.tree.unlink(rig.volume.nodes.root, name.encode(), ME)
         far = not node.filesystem.local  # there each close may have to say so to a server
         rig.volume.nodes.forget(node)
         assert by_and_by == ([fd] if far or "large" in name else [])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
-from rig import FAR, LOCAL, Rig, gate
+from rig import FAR, LOCAL, ME, Rig, gate
 
 from tmemfs.volumes import backing
 from tmemfs.volumes.turns import Turns
@@ -69,7 +69,7 @@ async def test_a_listing_and_a_change_wait_in_threads(
                 nursery.start_soon(rig.tree.listdir, root)
                 await listing.reached.wait()
                 with gate(monkeypatch, "around", before=True) as change:
-                    nursery.start_soon(rig.tree.chmod, node, 0o600)
+                    nursery.start_soon(rig.tree.chmod, node, 0o600, ME)
                     await change.reached.wait()
                     assert (await rig.tree.fstat(node)).st_size == 1
                     assert (await rig.tree.lookup(root, b"f")).node is node

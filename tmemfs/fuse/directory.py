@@ -9,7 +9,7 @@ import pyfuse3
 
 from tmemfs.fuse import control
 from tmemfs.fuse.control import Control, Entry
-from tmemfs.fuse.inodes import OWN_NUMBERS, InodeTable
+from tmemfs.fuse.inodes import NO_INODE, InodeTable
 from tmemfs.volumes.cache import CacheVolume
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.tree import Found
@@ -131,5 +131,5 @@ def _only_a_name() -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
     # No inode of ours, and without a kind the kernel does not take it for one; it forgets it at
     # once. But 0, which stands for "no inode" in FUSE, would make the C library skip the name.
-    entry.st_ino = pyfuse3.InodeT(OWN_NUMBERS - 1)
+    entry.st_ino = pyfuse3.InodeT(NO_INODE)
     return entry

@@ -12,6 +12,8 @@ from tmemfs.volumes.nodes import Node, NodeTable
 # Below this are the numbers of the backing filesystem itself, so that `ls -i`, `tar` and `git`
 # see the same numbers as in the backing directory. From here on they are our own.
 OWN_NUMBERS = 1 << 62
+# What is never an inode of ours.
+NO_INODE = OWN_NUMBERS - 1
 # Numbers for the nodes that have to have one of ours come after those of the control files.
 _FIRST_FOREIGN = OWN_NUMBERS + (1 << 32)
 
@@ -49,7 +51,7 @@ class InodeTable:
         if node is self._nodes.root:
             return int(pyfuse3.ROOT_INODE)
         inode = node.inode
-        if node.device == self._nodes.device and pyfuse3.ROOT_INODE < inode < OWN_NUMBERS:
+        if node.device == self._nodes.device and pyfuse3.ROOT_INODE < inode < NO_INODE:
             return inode
         key = (*node.key, node.generation)
         if key not in self._foreign_numbers:

@@ -9,25 +9,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from typing import Any
 
 import pyfuse3
 
-from tmemfs.fuse import control
+from tmemfs.credentials import Caller, caller, ourselves
+from tmemfs.fuse import control, session
 from tmemfs.fuse.attributes import Timeouts, attributes, statvfs
 from tmemfs.fuse.control import Control, Entry
 from tmemfs.fuse.controlfiles import OpenControl
 from tmemfs.fuse.directory import Directory, Lister
 from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.failsafe import handler
-from tmemfs.fuse.inodes import InodeTable
+from tmemfs.fuse.inodes import NO_INODE, InodeTable
 from tmemfs.fuse.patience import LastKnown
 from tmemfs.supervise import Failsafe
+from tmemfs.syscalls import UTIME_NOW, UTIME_OMIT
 from tmemfs.volumes.cache import CacheVolume
-from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.openfiles import OpenFile
+from tmemfs.volumes.tree import Found
 
 _ACL = b"system.posix_acl_"
 _FOR_EVER = 1e9  # seconds
@@ -70,6 +73,7 @@ class Operations(pyfuse3.Operations):
         self._controls: dict[int, OpenControl] = {}
         self._directories: dict[int, Directory] = {}
         self._next_handle = 1
+        self._unseen = 0
         self._root_stat = LastKnown(lambda: self._tree.fstat(volume.nodes.root))
         self._root_statfs = LastKnown(self._tree.statfs)
 
@@ -101,37 +105,40 @@ class Operations(pyfuse3.Operations):
     @handler
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
         node = self._parent(parent, name, new=True)
-        return self._remember(*await self._tree.mkdir(node, name, mode, _caller(ctx)))
+        found = await self._tree.mkdir(node, name, mode, _caller(ctx))
+        return self._made(found, stat.S_IFDIR | mode)
 
     @handler
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
         node = self._parent(parent, name, new=True)
-        return self._remember(*await self._tree.mknod(node, name, mode, rdev, _caller(ctx)))
+        found = await self._tree.mknod(node, name, mode, rdev, _caller(ctx))
+        return self._made(found, mode)
 
     @handler
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> Any:
         node = self._parent(parent, name, new=True)
-        return self._remember(*await self._tree.symlink(node, name, target, _caller(ctx)))
+        found = await self._tree.symlink(node, name, target, _caller(ctx))
+        return self._made(found, stat.S_IFLNK | 0o777)
 
     @handler
     async def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
-        parent = self._parent(new_parent, new_name, new=True)
-        return self._remember(*await self._tree.link(self._node(inode), parent, new_name))
+        parent, node = self._parent(new_parent, new_name, new=True), self._node(inode)
+        return self._remember(*await self._tree.link(node, parent, new_name, _caller(ctx)))
 
     @handler
     async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
-        await self._tree.unlink(self._parent(parent, name), name)
+        await self._tree.unlink(self._parent(parent, name), name, _caller(ctx))
 
     @handler
     async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
-        await self._tree.rmdir(self._parent(parent, name), name)
+        await self._tree.rmdir(self._parent(parent, name), name, _caller(ctx))
 
     @handler
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, ctx: Any
     ) -> None:
         old, new = self._parent(parent, name), self._parent(new_parent, new_name)
-        await self._tree.rename(old, name, new, new_name, flags)
+        await self._tree.rename(old, name, new, new_name, flags, _caller(ctx))
 
     @handler
     async def readlink(self, inode: int, ctx: Any) -> bytes:
@@ -158,27 +165,51 @@ class Operations(pyfuse3.Operations):
                 return self._entry(entry)
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         node = self._inodes.node(inode)
+        who = _caller(ctx)
+        asked = session.asked()
+        if self._volume.writeback and asked and not asked.flags & ~_FLUSHED_TIMES:
+            # The kernel's own, which kept the time of a write: whoever that was need not own it.
+            who = ourselves()
+        known = await self._change(node, attr, fields, fh, who)
+        try:
+            return self._found(node, await self._tree.fstat(node))
+        except OSError:
+            if known is None:
+                raise
+            # It was changed all the same. The kernel asks again when somebody wants to know.
+            return self._found(node, known, _FOR_EVER)
+
+    async def _change(
+        self, node: Node, attr: Any, fields: Any, fh: int | None, who: Caller
+    ) -> os.stat_result | None:
+        """Change the attributes of *node* that *fields* name; return those that were seen then."""
+        known = None
         if fields.update_size:
-            await self._truncate(node, fh, attr.st_size)
+            await self._truncate(node, fh, attr.st_size, who)
         times = fields.update_atime or fields.update_mtime
-        # Also when nothing is to change, which chown(2) may be told: it moves the change time.
-        nothing = not (fields.update_size or fields.update_mode or times)
-        if fields.update_uid or fields.update_gid or nothing:
+        if fields.update_uid or fields.update_gid:
             uid = attr.st_uid if fields.update_uid else -1
-            await self._tree.chown(node, uid, attr.st_gid if fields.update_gid else -1)
+            gid = attr.st_gid if fields.update_gid else -1
+            known = await self._tree.chown(node, uid, gid, who)
+        elif not (fields.update_size or fields.update_mode or times):
+            # Nothing is to change, which chown(2) may be told: it moves the change time. Or set-ID
+            # bits are to go before a write of somebody's, who has it open and need not own it: the
+            # write itself clears them.
+            try:
+                known = await self._tree.chown(node, -1, -1, who)
+            except PermissionError:
+                if node.data is None:
+                    raise
         # After the owner, because a change of owner clears the set-ID bits.
         if fields.update_mode:
-            await self._tree.chmod(node, attr.st_mode)
+            known = await self._tree.chmod(node, attr.st_mode, who)
         if times:
-            info = await self._tree.fstat(node)
-            atime = attr.st_atime_ns if fields.update_atime else info.st_atime_ns
-            mtime = attr.st_mtime_ns if fields.update_mtime else info.st_mtime_ns
-            await self._tree.utimens(node, (atime, mtime))
-        return self._found(node, await self._tree.fstat(node))
+            known = await self._tree.utimens(node, _times(attr, fields), who)
+        return known
 
     @handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
-        await self._tree.setxattr(self._node(inode), name, value)
+        await self._tree.setxattr(self._node(inode), name, value, _caller(ctx))
 
     @handler
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
@@ -201,7 +232,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
-        await self._tree.removexattr(self._node(inode), name)
+        await self._tree.removexattr(self._node(inode), name, _caller(ctx))
 
     @handler
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
@@ -219,7 +250,7 @@ class Operations(pyfuse3.Operations):
             # The last: a swap volume that is open for nobody could never be opened again.
             self._controls[handle] = await self._control.open(inode, flags)
             return answer
-        file, keep = await self._volume.open(self._inodes.node(inode), flags)
+        file, keep = await self._volume.open(self._inodes.node(inode), flags, _caller(ctx))
         self._files[handle] = file
         if file.node.told != file.data.size and not self._volume.writeback:
             # Else the kernel would end the file where it was, for as long as it may believe that.
@@ -247,15 +278,15 @@ class Operations(pyfuse3.Operations):
     def write(self, fh: int, off: int, buf: bytes) -> Any:
         file = self._files.get(fh)
         if file is not None:
-            return self._volume.write(file, off, buf)
+            return self._volume.write(file, off, buf, _writer(file))
         return self._controls[fh].write(off, buf)
 
     @handler
     async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None:
-        # Not a request that pyfuse3 knows: `tmemfs.fuse.fallocate` passes it on.
+        # Not a request that pyfuse3 knows: `tmemfs.fuse.rawrequests` passes it on.
         file = self._files.get(fh)
         if file is not None:
-            await self._volume.fallocate(file, mode, offset, length)
+            await self._volume.fallocate(file, mode, offset, length, _writer(file))
         else:
             await self._controls[fh].fallocate(mode, offset, length)
 
@@ -340,16 +371,65 @@ class Operations(pyfuse3.Operations):
             timeouts = timeouts._replace(attr=_FOR_EVER)
         return attributes(self._control.stat(entry), entry.number, 0, timeouts)
 
-    async def _truncate(self, node: Node, fh: int | None, size: int) -> None:
+    def _made(self, found: Found | None, mode: int) -> pyfuse3.EntryAttributes:
+        """What the kernel is told of what was made, also where it could not be looked at since."""
+        if found is not None:
+            return self._remember(*found)
+        # Under a number that leads nowhere, and is not to be used: it looks the name up again.
+        entry = pyfuse3.EntryAttributes()
+        self._unseen += 1
+        entry.st_ino = pyfuse3.InodeT(NO_INODE)
+        entry.generation = self._unseen
+        entry.st_mode = pyfuse3.ModeT(mode)
+        entry.entry_timeout = entry.attr_timeout = 0
+        return entry
+
+    async def _truncate(self, node: Node, fh: int | None, size: int, who: Caller) -> None:
         if fh is not None:
-            await self._volume.truncate(self._files[fh], size)
+            await self._volume.truncate(self._files[fh], size, who)
             return
-        file, _ = await self._volume.open(node, os.O_WRONLY)
+        file, _ = await self._volume.open(node, os.O_WRONLY, who)
         try:
-            await self._volume.truncate(file, size)
+            await self._volume.truncate(file, size, who)
         finally:
             await self._volume.release(file)
 
 
 def _caller(ctx: Any) -> Caller:
-    return Caller(ctx.uid, ctx.gid)
+    return caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
+
+
+def _writer(file: OpenFile) -> Caller:
+    """Who writes to *file*: who has opened it, unless the request says that it is another one."""
+    asked = session.asked()
+    if asked is None or asked.flags & _WRITE_CACHE:  # the kernel, some time after somebody did
+        return file.caller
+    if (asked.uid, asked.gid) == file.caller[:2]:
+        return file.caller
+    return caller(asked.uid, asked.gid, asked.pid)
+
+
+def _times(attr: Any, fields: Any) -> tuple[int, int]:
+    """The times that are to be set, as `tmemfs.syscalls.utimens` has them."""
+    asked = session.asked()
+    flags = asked.flags if asked else 0
+    atime = UTIME_NOW if flags & _ATIME_NOW else attr.st_atime_ns
+    mtime = UTIME_NOW if flags & _MTIME_NOW else attr.st_mtime_ns
+    return (
+        atime if fields.update_atime else UTIME_OMIT,
+        mtime if fields.update_mtime else UTIME_OMIT,
+    )
+
+
+# Flags of requests, as the kernel's linux/fuse.h has them: of a write, and of a change of
+# attributes.
+_WRITE_CACHE = 1
+_MTIME, _FH, _ATIME_NOW, _MTIME_NOW, _LOCKOWNER, _CTIME = (
+    1 << 5,
+    1 << 6,
+    1 << 7,
+    1 << 8,
+    1 << 9,
+    1 << 10,
+)
+_FLUSHED_TIMES = _MTIME | _CTIME | _FH | _LOCKOWNER

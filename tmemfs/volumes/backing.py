@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import trio
 
+from tmemfs.credentials import Caller, acting_as, as_caller
 from tmemfs.volumes.turns import Turns
 
 if TYPE_CHECKING:
@@ -76,10 +77,13 @@ class Asked(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A file right before and right after it was changed, and how many bytes were written."""
+    """A file right before and right after it was changed, and how many bytes were written.
 
-    before: Stat
-    after: Stat
+    None where it could not be looked at, which is no failure of the change.
+    """
+
+    before: Stat | None
+    after: Stat | None
     written: int = 0
 
 
@@ -192,19 +196,30 @@ class Backing:
         self.counters.backing_read_bytes += len(block.data)
 
     async def write(
-        self, file: trio.CapacityLimiter, fd: int, buf: bytes, offset: int, flags: int
+        self,
+        file: trio.CapacityLimiter,
+        caller: Caller,
+        fd: int,
+        buf: bytes,
+        offset: int,
+        flags: int,
     ) -> Change:
-        """Write *buf* at *offset*, with the *flags* of pwritev2(2)."""
-        change = await self.wait(file, _write, fd, buf, offset, flags)
+        """Write *buf* at *offset* as *caller*, with the *flags* of pwritev2(2)."""
+        change = await self.wait(file, _write, caller, fd, buf, offset, flags)
         self.counters.backing_writes += 1
         self.counters.backing_write_bytes += change.written
         return change
 
     async def change(
-        self, file: trio.CapacityLimiter, function: Callable[..., None], fd: int, *args: int
+        self,
+        file: trio.CapacityLimiter,
+        caller: Caller,
+        function: Callable[..., None],
+        fd: int,
+        *args: int,
     ) -> Change:
-        """Change the file of *fd* by *function*."""
-        return await self.wait(file, _change, function, fd, *args)
+        """Change the file of *fd* by *function*, as *caller*."""
+        return await self.wait(file, _change, caller, function, fd, *args)
 
     def _read_now(self, fd: int, offset: int, size: int) -> Block | None:
         """What the kernel has at hand of the file, None where it is not all of it."""
@@ -241,10 +256,23 @@ def _read_all(fd: int, offset: int, size: int) -> bytes:
     return data
 
 
-def _write(fd: int, buf: bytes, offset: int, flags: int) -> Change:
-    before = os.fstat(fd)
-    written = _write_all(fd, buf, offset, flags)
-    return Change(before, os.fstat(fd), written)
+def try_fstat(fd: int) -> Stat | None:
+    """Return the attributes of *fd*, None if they cannot be had.
+
+    For a look beside a change: it may fail where the change does not. A filesystem that goes by
+    path does not know a file any more whose name has gone.
+    """
+    try:
+        return os.fstat(fd)
+    except OSError:
+        return None
+
+
+def _write(caller: Caller, fd: int, buf: bytes, offset: int, flags: int) -> Change:
+    before = try_fstat(fd)
+    with acting_as(caller):
+        written = _write_all(fd, buf, offset, flags)
+    return Change(before, try_fstat(fd), written)
 
 
 def _write_all(fd: int, buf: bytes, offset: int, flags: int) -> int:
@@ -257,10 +285,10 @@ def _write_all(fd: int, buf: bytes, offset: int, flags: int) -> int:
     return written
 
 
-def _change(function: Callable[..., None], fd: int, *args: int) -> Change:
-    before = os.fstat(fd)
-    function(fd, *args)
-    return Change(before, os.fstat(fd))
+def _change(caller: Caller, function: Callable[..., None], fd: int, *args: int) -> Change:
+    before = try_fstat(fd)
+    as_caller(caller, function, fd, *args)
+    return Change(before, try_fstat(fd))
 
 
 def _drop(fd: int, offset: int, size: int) -> None:

@@ -20,6 +20,7 @@ import trio
 
 from tmemfs import supervise
 from tmemfs.config import CacheMode
+from tmemfs.credentials import Caller, ourselves
 from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import INDEX_LIMIT, Pool
 from tmemfs.volumes.backing import Asked, Backing, Stat
@@ -109,17 +110,17 @@ class CacheVolume:
 
     # -- opening -----------------------------------------------------------------------------
 
-    async def open(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
-        """Open a file; return it, and whether the kernel may keep the pages it has of it."""
+    async def open(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+        """Open a file as *caller*; return it, and whether the kernel may keep its pages of it."""
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             for sibling in self._siblings.opened(node):
                 supervise.start(self._bring, sibling)
             if node in self._coming:
                 await self._coming[node].wait()
-        file, keep = await self.files.open(node, flags)
+        file, keep = await self.files.open(node, flags, caller)
         if flags & os.O_TRUNC:
             try:
-                await self.truncate(file, 0)
+                await self.truncate(file, 0, caller)
                 node.told = 0
             except BaseException:
                 await self.release(file)
@@ -146,7 +147,7 @@ class CacheVolume:
         self._coming[node] = trio.Event()
         node.pin()
         try:
-            file, _ = await self.files.open(node, os.O_RDONLY)
+            file, _ = await self.files.open(node, os.O_RDONLY, ourselves())
             self.backing.counters.readahead_reads += 1
             self.backing.counters.readahead_pages += -(-file.data.size // self._page_size)
             await self.release(file)
@@ -218,8 +219,8 @@ class CacheVolume:
         start = first * self._page_size
         return memoryview(run)[offset - start : end - start]
 
-    async def write(self, file: OpenFile, offset: int, buf: bytes) -> int:
-        """Write *buf* at *offset* of the backing file; return how much was written."""
+    async def write(self, file: OpenFile, offset: int, buf: bytes, caller: Caller) -> int:
+        """Write *buf* at *offset* of the backing file as *caller*; return how much was written."""
         data, page_size = file.data, self._page_size
         first = offset // page_size
         count = (offset + len(buf) - 1) // page_size + 1 - first
@@ -231,27 +232,31 @@ class CacheVolume:
         before, after = data.edges(offset, offset + len(buf))
         with self._changing(file, first, count) as ours:
             size = max(data.size, offset + len(buf))
-            ours.made = await self.backing.write(data.threads, file.fd, buf, offset, flags)
+            ours.made = await self.backing.write(data.threads, caller, file.fd, buf, offset, flags)
         written = ours.made.written
         file.node.told = max(file.node.told, offset + written)
         if ours.alone and data.size == size:
             # Nothing else has run since the write, so that these are the newest bytes.
             whole = written == len(buf)
             data.put_written(offset, buf[:written], before, after if whole else None)
-        elif ours.alone:
+        elif ours.alone and ours.made.after is not None:
             # Somebody else has cut or extended the file, and who knows what more.
             data.lose(ours.made.after)
         return written
 
-    async def truncate(self, file: OpenFile, size: int) -> None:
-        """Cut or extend a file to *size* bytes."""
+    async def truncate(self, file: OpenFile, size: int, caller: Caller) -> None:
+        """Cut or extend a file to *size* bytes, as *caller*."""
         self._look_before(file)
         first = min(size, file.data.size) // self._page_size
         with self._changing(file, first, INDEX_LIMIT - first) as ours:
-            ours.made = await self.backing.change(file.data.threads, os.ftruncate, file.fd, size)
+            ours.made = await self.backing.change(
+                file.data.threads, caller, os.ftruncate, file.fd, size
+            )
 
-    async def fallocate(self, file: OpenFile, mode: int, offset: int, length: int) -> None:
-        """Allocate, punch out or zero a range of a file; see fallocate(2).
+    async def fallocate(
+        self, file: OpenFile, mode: int, offset: int, length: int, caller: Caller
+    ) -> None:
+        """Allocate, punch out or zero a range of a file, as *caller*; see fallocate(2).
 
         Raises EOPNOTSUPP for modes that move what is behind the range.
         """
@@ -263,7 +268,7 @@ class CacheVolume:
         self._look_before(file)
         with self._changing(file, first, count) as ours:
             ours.made = await self.backing.change(
-                file.data.threads, fallocate, file.fd, mode, offset, length
+                file.data.threads, caller, fallocate, file.fd, mode, offset, length
             )
         if not mode & FALLOC_KEEP_SIZE:
             file.node.told = max(file.node.told, end)
@@ -364,10 +369,13 @@ class CacheVolume:
         # Where the filesystem is local its inode will do for that.
         if node.data is not None and not node.filesystem.local:
             with contextlib.suppress(OSError):  # who may not read it does not
-                await self.files.open_data(node, node.data, os.O_RDONLY)
+                await self.files.open_data(node, node.data, os.O_RDONLY, ourselves())
 
-    def _attributes_changed(self, node: Node, before: Stat, after: Stat) -> None:
+    def _attributes_changed(self, node: Node, before: Stat | None, after: Stat | None) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""
+        if before is None or after is None:
+            self._may_be_another(node, gone=after is None)
+            return
         # Unless it is the modification time: behind that, somebody else's change may hide.
         ours = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
         if node.data is not None:
@@ -378,6 +386,14 @@ class CacheVolume:
             self._pool.flush_object(node.object_id)
         elif ours and self._pool.stamp(node.object_id) == stamp(before):
             self._pool.set_stamp(node.object_id, stamp(after))
+
+    def _may_be_another(self, node: Node, *, gone: bool) -> None:
+        """A file could not be looked at beside a change of ours: who knows what it has by now."""
+        if node.data is not None:
+            node.data.unlinked = gone
+            node.data.doubt(None)
+        else:
+            self._pool.flush_object(node.object_id)
 
 
 def _sync_directory(path: str) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from tmemfs.volumes.backing import Stat
+from tmemfs.volumes.backing import Stat, try_fstat
 from tmemfs.volumes.routes import Look, Route, look, look_cached, reopen
 
 T = TypeVar("T")
@@ -28,11 +28,23 @@ def reopen_and(route: Route, function: Callable[..., T], args: tuple[Any, ...]) 
         raise
 
 
-def around(fd: int, function: Callable[..., None], *args: Any) -> tuple[Stat, Stat]:
-    """Call *function*; return the attributes of *fd* before and after."""
-    before = os.fstat(fd)
+def around(fd: int, function: Callable[..., object], *args: Any) -> tuple[Stat | None, Stat | None]:
+    """Call *function*; return the attributes of *fd* before and after, None where there are none.
+
+    To look fails where the change has not: a filesystem that goes by path has no file any more when
+    its name has gone.
+    """
+    [looks] = around_many([fd], function, *args)
+    return looks
+
+
+def around_many(
+    fds: list[int], function: Callable[..., object], *args: Any
+) -> list[tuple[Stat | None, Stat | None]]:
+    """As `around`, for some descriptors."""
+    before = [try_fstat(fd) for fd in fds]
     function(*args)
-    return before, os.fstat(fd)
+    return [(info, try_fstat(fd)) for info, fd in zip(before, fds, strict=True)]
 
 
 def look_many(directory: int, names: list[bytes]) -> list[Look | OSError]:
@@ -80,11 +92,6 @@ def listdir(fd: int) -> bytes:
             names += entry.name
             names.append(0)
     return bytes(names)
-
-
-def utime(path: str, times: tuple[int, int]) -> None:
-    """Set access and modification time (ns)."""
-    os.utime(path, ns=times)
 
 
 def readlink(fd: int) -> str:

@@ -228,18 +228,22 @@ class FileData:
             ours.alone = self.generation == ours.generation
             self.generation += 1
             self._pool.flush_many(self.object_id, first, count)
-            made = ours.made
-            if self._checks and made and ours.alone and stamp(made.before) != ours.stamp:
+            before = ours.made and ours.made.before
+            after = ours.made and ours.made.after
+            if before is None or after is None:
+                # It failed, or could not be looked at.
+                ours.alone = False
+            elif self._checks and ours.alone and stamp(before) != ours.stamp:
                 # Somebody else was there before us, and the file's times hide it by now.
-                self.lose(made.after)
+                self.lose(after)
                 ours.alone = False
             if fd >= 0:
                 self._adopt(os.fstat(fd))
-            elif made and ours.alone:
-                self._adopt(made.after)
-            if not (made and ours.alone):
-                # It failed, or others were at it, and what they hide has not been looked for.
-                self.doubt(made.after if made else None)
+            elif after is not None and ours.alone:
+                self._adopt(after)
+            if not ours.alone:
+                # Others were at it, and what they hide has not been looked for.
+                self.doubt(after)
             # Our own change has moved the times. If somebody else has changed other pages at the
             # same time, nothing tells: the next open has to begin afresh.
             self._trusted = False

@@ -138,8 +138,12 @@ class Node:
     def unpin(self) -> None:
         """Take one `pin` back. What was to be forgotten meanwhile is, with the last."""
         self._pins -= 1
-        if not self._pins and self in self._table.leaving and not self.lookups:
+        if self._pins:
+            return
+        if self in self._table.leaving and not self.lookups:
             self._table.forget(self)
+        elif self in self._table.astray:
+            self._table.lose(self)
 
     def __enter__(self) -> int:
         assert self._fd >= 0
@@ -175,6 +179,8 @@ class NodeTable:
         self._forgotten: set[Node] = set()
         self.leaving: set[Node] = set()
         """nodes to be forgotten with their last pin"""
+        self.astray: set[Node] = set()
+        """nodes whose descriptor leads nowhere any more, to be closed with their last pin"""
         self._root_fd = root_fd
         # By number where the device is the root's, which saves a tuple for each of very many.
         self._nodes: dict[int | Key, Node] = {}
@@ -257,6 +263,21 @@ class NodeTable:
             return
         self._drop(node)
 
+    def moved(self, node: Node, parent: Node, name: bytes) -> None:
+        """Note that *node* is *name* in *parent* now."""
+        node.parent, node.name = parent, name
+
+    def lose(self, node: Node) -> None:
+        """Close the descriptor of *node*, now or when it is not pinned any more: it leads nowhere.
+
+        Where files go by path that is so when the name has gone, even if there is another.
+        """
+        if node.pinned:
+            self.astray.add(node)
+            return
+        self.astray.discard(node)
+        self._close(node)
+
     def close(self) -> None:
         """Close every descriptor, the root's too."""
         self._closing = True
@@ -312,6 +333,7 @@ class NodeTable:
             if len(self._nodes) < self._most // 8:
                 self._make_small()
         self._forgotten.discard(node)
+        self.astray.discard(node)
         self._close(node)
 
     def _make_small(self) -> None:

@@ -11,12 +11,12 @@ import os
 
 import trio
 
+from tmemfs.credentials import Caller, as_caller, ourselves
 from tmemfs.syscalls import fstat_synced
 from tmemfs.tmem import Pool
 from tmemfs.volumes.backing import Asked, Backing, Block, Stat, read_block
 from tmemfs.volumes.calls import inode_path
 from tmemfs.volumes.filedata import FileData
-from tmemfs.volumes.making import Caller
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.readahead import Window
 from tmemfs.volumes.routes import look_open
@@ -37,18 +37,19 @@ _LOOKS = 3
 
 
 class OpenFile:
-    """One open of a file: for who may write a descriptor of the backing file, and the file's data.
+    """One open of a file by *caller*: for who may write a descriptor of the backing file, and data.
 
     It stays open until the last of its `uses` has ended.
     """
 
-    __slots__ = ("data", "fd", "flags", "node", "uses", "window", "wrote")
+    __slots__ = ("caller", "data", "fd", "flags", "node", "uses", "window", "wrote")
 
-    def __init__(self, node: Node, fd: int, data: FileData, flags: int) -> None:
+    def __init__(self, node: Node, fd: int, data: FileData, flags: int, caller: Caller) -> None:
         self.node = node
         self.fd = fd
         self.data = data
         self.flags = flags
+        self.caller = caller
         self.wrote = False
         self.uses = 1
         self.window = Window()
@@ -77,17 +78,24 @@ class OpenFiles:
         self._checks = checks
         self._writeback = writeback
 
-    async def open(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
-        """Open a file; return it, and whether the kernel may keep the pages it has of it."""
+    async def open(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+        """Open a file as *caller*; return it, and whether the kernel may keep its pages of it."""
         access = flags & os.O_ACCMODE
         if access == os.O_RDONLY and flags & os.O_TRUNC:
             # Such an open may cut the file, which a descriptor for reading only cannot.
             flags |= os.O_RDWR
         flags = self._access(flags)
         if flags & os.O_ACCMODE == os.O_RDONLY:
-            return await self._open_to_read(node, flags)
-        opened, block, asked = await self._open(node, flags, 0)
-        return self._attach(node, opened, block.info, flags, asked)
+            return await self._open_to_read(node, flags, caller)
+        try:
+            opened, block, asked = await self._open(node, flags, 0, caller)
+        except PermissionError:
+            if flags & os.O_ACCMODE == access:
+                raise
+            # They may write and not read: what the kernel needs of the file, we read.
+            flags = flags & ~os.O_ACCMODE | access
+            opened, block, asked = await self._open(node, flags, 0, caller)
+        return self._attach(node, opened, block.info, flags, asked, caller)
 
     async def create(
         self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
@@ -105,16 +113,18 @@ class OpenFiles:
             raise
         node = self._tree.nodes.learn(parent, name, look, asked.changes)
         node.told = look.info.st_size
-        return self._attach(node, fd, look.info, flags, asked)[0], look.info
+        return self._attach(node, fd, look.info, flags, asked, caller)[0], look.info
 
     async def reader(self, file: OpenFile) -> int:
         """Return a descriptor by which the file can be read."""
         if file.fd >= 0 and file.flags & os.O_ACCMODE == os.O_RDWR:
             return file.fd
-        await self.open_data(file.node, file.data, file.flags)
+        writes = file.flags & os.O_ACCMODE == os.O_WRONLY
+        caller = ourselves() if writes else file.caller
+        await self.open_data(file.node, file.data, file.flags, caller)
         return file.data.fd
 
-    async def open_data(self, node: Node, data: FileData, flags: int) -> None:
+    async def open_data(self, node: Node, data: FileData, flags: int, caller: Caller) -> None:
         """Open the descriptor that all readers share, unless it is open or nobody reads."""
         while data.fd < 0 and data.opens:
             if data.opening is not None:
@@ -123,7 +133,7 @@ class OpenFiles:
             data.opening = trio.Event()
             try:
                 flags = flags & _OPEN_FLAGS & ~os.O_ACCMODE
-                opened, _ = await self._open_file(node, flags, 0)
+                opened, _ = await self._open_file(node, flags, 0, caller)
                 await self._share(node, data, opened)
             finally:
                 data.opening.set()
@@ -161,10 +171,12 @@ class OpenFiles:
             flags ^= os.O_WRONLY | os.O_RDWR
         return flags
 
-    async def _open(self, node: Node, flags: int, wanted: int) -> tuple[int, Block, Asked]:
+    async def _open(
+        self, node: Node, flags: int, wanted: int, caller: Caller
+    ) -> tuple[int, Block, Asked]:
         """Open the file; return descriptor, what was read of it, and when that was asked for."""
         asked = self._backing.asking()
-        opened, block = await self._open_file(node, flags & _OPEN_FLAGS, wanted)
+        opened, block = await self._open_file(node, flags & _OPEN_FLAGS, wanted, caller)
         try:
             for _ in range(_LOOKS):
                 if node.changed <= asked.changes:
@@ -176,11 +188,11 @@ class OpenFiles:
             raise
         return opened, block, asked
 
-    async def _open_to_read(self, node: Node, flags: int) -> tuple[OpenFile, bool]:
+    async def _open_to_read(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
         if node.data is None and not self._pool.stamp(node.object_id):
             wanted = 0 if node.filesystem.local else SMALL
-            opened, block, asked = await self._open(node, flags, wanted)
-            file, keep = self._attach(node, -1, block.info, flags, asked)
+            opened, block, asked = await self._open(node, flags, wanted, caller)
+            file, keep = self._attach(node, -1, block.info, flags, asked, caller)
             if block.data:
                 self._backing.count_read(block)
                 if len(block.data) == file.data.size and not file.data.changing:
@@ -194,17 +206,20 @@ class OpenFiles:
                 info = await self._backing.call(node.filesystem, fstat, fd)
                 if node.changed <= asked.changes:
                     break
-            return self._attach(node, -1, info, flags, asked)
+            return self._attach(node, -1, info, flags, asked, caller)
 
-    async def _open_file(self, node: Node, flags: int, wanted: int) -> tuple[int, Block]:
+    async def _open_file(
+        self, node: Node, flags: int, wanted: int, caller: Caller
+    ) -> tuple[int, Block]:
         """Open the file, and read it if it is no larger than *wanted*; see `_open_and_read`."""
+        how = flags, wanted, caller
         if not node.filesystem.local:
-            return await self._tree.on(node, _open_and_read, flags, wanted)
+            return await self._tree.on(node, _open_and_read, *how)
         async with self._tree.reach(node) as fd:
             try:
-                return _open_at_once(fd, flags)
+                return _open_at_once(fd, flags, caller)
             except BlockingIOError:
-                return await self._backing.ask(node.filesystem, _open_and_read, fd, flags, wanted)
+                return await self._backing.ask(node.filesystem, _open_and_read, fd, *how)
 
     async def _close(self, node: Node, fd: int, *, wrote: bool = False) -> None:
         """Close *fd*: in a thread where that may have to write, or free what is in the file."""
@@ -223,7 +238,7 @@ class OpenFiles:
             await self._close(node, fd)
 
     def _attach(
-        self, node: Node, fd: int, info: Stat, flags: int, asked: Asked
+        self, node: Node, fd: int, info: Stat, flags: int, asked: Asked, caller: Caller
     ) -> tuple[OpenFile, bool]:
         if node.data is None:
             node.data = FileData(self._pool, node.object_id, self._backing, checks=self._checks)
@@ -233,22 +248,22 @@ class OpenFiles:
         self._tree.recent.note(node, info, asked)
         node.pin()
         self.count += 1
-        return OpenFile(node, fd, node.data, flags), keep
+        return OpenFile(node, fd, node.data, flags, caller), keep
 
 
-def _open_at_once(fd: int, flags: int) -> tuple[int, Block]:
-    """Open the local file of an ``O_PATH`` descriptor.
+def _open_at_once(fd: int, flags: int, caller: Caller) -> tuple[int, Block]:
+    """Open the local file of an ``O_PATH`` descriptor, as *caller*.
 
     BlockingIOError where somebody has a lease on it, and is to give that back first.
     """
-    opened = os.open(inode_path(fd), flags | os.O_NONBLOCK)
+    opened = as_caller(caller, os.open, inode_path(fd), flags | os.O_NONBLOCK)
     os.set_blocking(opened, not flags & os.O_NONBLOCK)
     return opened, Block(b"", os.fstat(opened))
 
 
-def _open_and_read(fd: int, flags: int, most: int) -> tuple[int, Block]:
-    """Open the file of an ``O_PATH`` descriptor, and read it if it is no larger than *most*."""
-    opened = os.open(inode_path(fd), flags)
+def _open_and_read(fd: int, flags: int, most: int, caller: Caller) -> tuple[int, Block]:
+    """Open the file of an ``O_PATH`` descriptor as *caller*; read *most* bytes, or nothing."""
+    opened = as_caller(caller, os.open, inode_path(fd), flags)
     try:
         block = Block(b"", os.fstat(opened))
         if 0 < block.info.st_size <= most:

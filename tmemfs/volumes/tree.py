@@ -17,10 +17,11 @@ from typing import Any, NamedTuple, TypeVar
 import trio
 
 from tmemfs import supervise
-from tmemfs.syscalls import renameat2
+from tmemfs.credentials import Caller, as_caller
+from tmemfs.syscalls import renameat2, utimens
 from tmemfs.volumes import calls
 from tmemfs.volumes.backing import Asked, Backing, Stat
-from tmemfs.volumes.making import Caller, make, make_file, make_link
+from tmemfs.volumes.making import make, make_file, make_link
 from tmemfs.volumes.nodes import Node, NodeTable
 from tmemfs.volumes.recent import LARGEST, Listing, Recent
 from tmemfs.volumes.routes import (
@@ -53,7 +54,8 @@ class Tree:
     Who asks for attributes gets them, and *seen* is told (node, attributes, when they were asked
     for). What is *recent* is not asked for again. *changed* is told (node, before, after) when an
     operation of ours has changed a known file's attributes, so that the change is not taken for
-    somebody else's; *leaving* is awaited before a known file loses a name.
+    somebody else's; None is what could not be looked at. *leaving* is awaited before a known file
+    loses a name.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Tree:
         recent: Recent,
         *,
         seen: Callable[[Node, Stat, Asked], None],
-        changed: Callable[[Node, Stat, Stat], None],
+        changed: Callable[[Node, Stat | None, Stat | None], None],
         leaving: Callable[[Node], Awaitable[None]],
     ) -> None:
         self.nodes = nodes
@@ -218,101 +220,112 @@ class Tree:
 
     # -- making ------------------------------------------------------------------------------
 
-    async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Found:
-        """Make a directory that belongs to *caller*."""
+    async def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Found | None:
+        """Make a directory as *caller*; None where it was made and could not be looked at."""
+        mode = stat.S_IMODE(mode)
         async with self.reach(parent) as directory:
-            mode = stat.S_IMODE(mode)
-            await self._make((parent,), make, os.mkdir, directory, name, mode, caller)
-        return await self.look_up(parent, name)
+            await self._make((parent,), make, caller, os.mkdir, directory, name, mode)
+        return await self._made(parent, name, stat.S_IFDIR)
 
     async def mknod(
         self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
-    ) -> Found:
-        """Make a file, FIFO, socket or device node that belongs to *caller*."""
+    ) -> Found | None:
+        """Make a file, FIFO, socket or device node as *caller*; see `mkdir`."""
         async with self.reach(parent) as directory:
-            await self._make((parent,), make, os.mknod, directory, name, mode, caller, device)
-        return await self.look_up(parent, name)
+            await self._make((parent,), make, caller, os.mknod, directory, name, mode, device)
+        return await self._made(parent, name, stat.S_IFMT(mode) or stat.S_IFREG)
 
-    async def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> Found:
-        """Make a symbolic link to *target* that belongs to *caller*."""
+    async def symlink(
+        self, parent: Node, name: bytes, target: bytes, caller: Caller
+    ) -> Found | None:
+        """Make a symbolic link to *target* as *caller*; see `mkdir`."""
         async with self.reach(parent) as directory:
-            await self._make((parent,), make_link, target, directory, name, caller)
-        return await self.look_up(parent, name)
+            await self._make((parent,), make_link, caller, target, directory, name)
+        return await self._made(parent, name, stat.S_IFLNK)
 
     async def create(self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller) -> int:
-        """Make a file that belongs to *caller* and open it; return the descriptor.
+        """Make a file as *caller* and open it; return the descriptor.
 
         Where somebody behind the mount has made *name* first: ESTALE without ``O_EXCL``.
         """
+        mode = stat.S_IMODE(mode)
         async with self.reach(parent) as directory:
-            mode = stat.S_IMODE(mode)
-            return await self._make((parent,), make_file, directory, name, mode, flags, caller)
+            return await self._make((parent,), make_file, caller, directory, name, mode, flags)
 
-    async def link(self, node: Node, parent: Node, name: bytes) -> Found:
-        """Give *node* another name."""
+    async def link(self, node: Node, parent: Node, name: bytes, caller: Caller) -> Found:
+        """Give *node* another name, as *caller*."""
         async with self.reach(node) as fd, self.reach(parent) as directory:
-            made = await self._make(
-                (node, parent), calls.around, fd, calls.link, fd, directory, name
-            )
-            self._changed(node, *made)
-        return await self.look_up(parent, name)
+            link = (calls.around, fd, as_caller, caller, calls.link, fd, directory, name)
+            before, after = await self._make((node, parent), *link)
+            self._settle(node, before, after)
+        return await self._linked(node, parent, name, after)
 
     # -- removing and moving -----------------------------------------------------------------
 
-    async def unlink(self, parent: Node, name: bytes) -> None:
-        """Remove a name; the file lives on while it has others or is open."""
-        async with self.reach(parent) as directory:
-            await self._removing(parent, directory, name, os.unlink)
+    async def unlink(self, parent: Node, name: bytes, caller: Caller) -> None:
+        """Remove a name, as *caller*; the file lives on while it has others or is open."""
+        await self._remove(parent, name, os.unlink, caller)
 
-    async def rmdir(self, parent: Node, name: bytes) -> None:
-        """Remove an empty directory."""
-        async with self.reach(parent) as directory:
-            await self._removing(parent, directory, name, os.rmdir)
+    async def rmdir(self, parent: Node, name: bytes, caller: Caller) -> None:
+        """Remove an empty directory, as *caller*."""
+        await self._remove(parent, name, os.rmdir, caller)
 
     async def rename(
-        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
+        self,
+        parent: Node,
+        name: bytes,
+        new_parent: Node,
+        new_name: bytes,
+        flags: int,
+        caller: Caller,
     ) -> None:
-        """Rename, with the flags of renameat2(2)."""
+        """Rename, with the flags of renameat2(2), as *caller*."""
         async with self.reach(parent) as directory, self.reach(new_parent) as new_directory:
             moved = await self._known(parent, directory, name)
             replaced = await self._known(new_parent, new_directory, new_name)
-            known = {node for node in (moved, replaced) if node is not None}
             if replaced is not None:
                 await self._leaving(replaced)
             async with contextlib.AsyncExitStack() as stack:
-                fds = {node: await stack.enter_async_context(self.reach(node)) for node in known}
-                before = [await self._fstat(node, fd) for node, fd in fds.items()]
-                nodes = (parent, new_parent, *known)
-                await self._make(nodes, renameat2, directory, name, new_directory, new_name, flags)
-                after = [await self._fstat(node, fd) for node, fd in fds.items()]
-                for node, old, new in zip(fds, before, after, strict=True):
-                    self._settle(node, old, new)
+                fds = await self._reach_known(stack, moved, replaced)
+                rename = (renameat2, directory, name, new_directory, new_name, flags)
+                looks = await self._make(
+                    (parent, new_parent, *fds),
+                    calls.around_many,
+                    list(fds.values()),
+                    as_caller,
+                    caller,
+                    *rename,
+                )
+                for node, (before, after) in zip(fds, looks, strict=True):
+                    self._settle(node, before, after)
             if moved is not None:
-                moved.parent, moved.name = new_parent, new_name
+                self.nodes.moved(moved, new_parent, new_name)
             if replaced is not None and flags & _RENAME_EXCHANGE:
-                replaced.parent, replaced.name = parent, name
+                self.nodes.moved(replaced, parent, name)
+            elif replaced is not None:
+                self._unnamed(replaced)
 
     # -- attributes --------------------------------------------------------------------------
 
-    async def chmod(self, node: Node, mode: int) -> None:
-        """Change the permission bits."""
-        await self._change(node, os.chmod, stat.S_IMODE(mode))
+    async def chmod(self, node: Node, mode: int, caller: Caller) -> Stat | None:
+        """Change the permission bits; return the attributes, None if they cannot be had."""
+        return await self._change(node, caller, os.chmod, stat.S_IMODE(mode))
 
-    async def chown(self, node: Node, uid: int, gid: int) -> None:
-        """Change owner and group, -1 for what is to stay."""
-        await self._change(node, os.chown, uid, gid)
+    async def chown(self, node: Node, uid: int, gid: int, caller: Caller) -> Stat | None:
+        """Change owner and group, -1 for what is to stay; see `chmod`."""
+        return await self._change(node, caller, os.chown, uid, gid)
 
-    async def utimens(self, node: Node, times: tuple[int, int]) -> None:
-        """Set access and modification time in ns since the epoch."""
-        await self._change(node, calls.utime, times)
+    async def utimens(self, node: Node, times: tuple[int, int], caller: Caller) -> Stat | None:
+        """Set access and modification time: ns since the epoch, `UTIME_NOW` or `UTIME_OMIT`."""
+        return await self._change(node, caller, utimens, *times)
 
-    async def setxattr(self, node: Node, name: bytes, value: bytes) -> None:
-        """Set an extended attribute."""
-        await self._change(node, os.setxattr, name, value)
+    async def setxattr(self, node: Node, name: bytes, value: bytes, caller: Caller) -> None:
+        """Set an extended attribute, as *caller*."""
+        await self._change(node, caller, os.setxattr, name, value)
 
-    async def removexattr(self, node: Node, name: bytes) -> None:
-        """Remove an extended attribute."""
-        await self._change(node, os.removexattr, name)
+    async def removexattr(self, node: Node, name: bytes, caller: Caller) -> None:
+        """Remove an extended attribute, as *caller*."""
+        await self._change(node, caller, os.removexattr, name)
 
     async def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return the value of an extended attribute."""
@@ -355,10 +368,34 @@ class Tree:
         self._seen(node, info, asked)
         return Found(node, info)
 
-    async def _change(self, node: Node, function: Callable[..., None], *args: Any) -> None:
+    async def _made(self, parent: Node, name: bytes, kind: int) -> Found | None:
+        """Look at what was just made as *name*, of that *kind* (``S_IFMT``).
+
+        None where that fails or it is another: it was made all the same, and so it must be told.
+        """
+        try:
+            found = await self.look_up(parent, name)
+        except OSError:
+            return None
+        return found if stat.S_IFMT(found.info.st_mode) == kind else None
+
+    async def _linked(self, node: Node, parent: Node, name: bytes, info: Stat | None) -> Found:
+        """Look at a new *name* of *node*, whose attributes are *info* if its name is not found."""
+        try:
+            return await self.look_up(parent, name)
+        except OSError:
+            if info is None:
+                raise
+            return Found(node, info)
+
+    async def _change(
+        self, node: Node, caller: Caller, function: Callable[..., None], *args: Any
+    ) -> Stat | None:
         async with self.reach(node) as fd:
-            path = calls.inode_path(fd)
-            self._changed(node, *await self._make((node,), calls.around, fd, function, path, *args))
+            change = (calls.around, fd, as_caller, caller, function, calls.inode_path(fd))
+            before, after = await self._make((node,), *change, *args)
+            self._settle(node, before, after)
+            return after or before
 
     async def _known(self, parent: Node, directory: int, name: bytes) -> Node | None:
         try:
@@ -366,17 +403,40 @@ class Tree:
         except OSError:
             return None
 
-    async def _removing(
-        self, parent: Node, directory: int, name: bytes, function: Callable[..., None]
+    async def _reach_known(
+        self, stack: contextlib.AsyncExitStack, *nodes: Node | None
+    ) -> dict[Node, int]:
+        """Return descriptors, open in *stack*, of those of *nodes* that there are and reached."""
+        fds: dict[Node, int] = {}
+        for node in nodes:
+            if node is not None and node not in fds:
+                with contextlib.suppress(OSError):  # it was looked at, or will be
+                    fds[node] = await stack.enter_async_context(self.reach(node))
+        return fds
+
+    async def _remove(
+        self, parent: Node, name: bytes, function: Callable[..., None], caller: Caller
     ) -> None:
-        node = await self._known(parent, directory, name)
-        if node is None:
-            await self._make((parent,), calls.at, function, directory, name)
-            return
-        await self._leaving(node)
-        async with self.reach(node) as fd:
-            change = (calls.around, fd, calls.at, function, directory, name)
-            self._settle(node, *await self._make((node, parent), *change))
+        async with self.reach(parent) as directory, contextlib.AsyncExitStack() as stack:
+            node = await self._known(parent, directory, name)
+            if node is not None:
+                await self._leaving(node)
+            fds = await self._reach_known(stack, node)
+            looks = await self._make(
+                (parent, *fds),
+                calls.around_many,
+                list(fds.values()),
+                as_caller,
+                caller,
+                calls.at,
+                function,
+                directory,
+                name,
+            )
+            for node, (before, after) in zip(fds, looks, strict=True):
+                self._settle(node, before, after)
+                if after is not None:
+                    self._unnamed(node)
 
     async def _make(self, nodes: Sequence[Node], function: Callable[..., T], *args: Any) -> T:
         """Make a call that changes *nodes*, which are on one filesystem."""
@@ -417,10 +477,22 @@ class Tree:
             return None
         return self._learned(parent, name, look, listing.asked)._replace(age=age)
 
-    def _settle(self, node: Node, before: Stat, after: Stat) -> None:
+    def _settle(self, node: Node, before: Stat | None, after: Stat | None) -> None:
+        """Take note of what a change of ours did to *node*; None where it could not be looked at.
+
+        That is no failure of the change. Where files go by path, one has gone with its name.
+        """
         self._changed(node, before, after)
-        if not after.st_nlink:
+        if after is None:
+            self.nodes.lose(node)
+        elif not after.st_nlink:
             # No name leads there any more; only the descriptor does.
+            node.keep_open()
+
+    def _unnamed(self, node: Node) -> None:
+        """Take note that a name of *node* has gone, which may have been its last."""
+        if node.filesystem.holds and node.data is not None and node.is_open:
+            # It is open, and lives on under a name that only its filesystem knows.
             node.keep_open()
 
 
