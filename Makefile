@@ -2,6 +2,7 @@
 #
 #   make demo [SOURCE=DIRECTORY] [BUDGET=256M]    mount, read, swap, show the figures, clean up
 #   make test [ARGS='-k swap -x']                 the tests; as root, those with real mounts too
+#   make test-all                                 these on every kind of source, in every mode
 #   make lint                                     ruff and mypy
 #   make benchmark [ARGS='--quick']               the figures of the README, beside their peers
 #                                                 (installs these and matplotlib as well)
@@ -11,7 +12,7 @@ BUDGET ?=
 ARGS ?=
 bin := .venv/bin
 
-.PHONY: setup demo test lint benchmark clean
+.PHONY: setup demo test test-all lint benchmark clean
 
 setup:
 	@scripts/setup
@@ -21,6 +22,9 @@ demo: setup
 
 test: setup
 	$(bin)/python -m pytest $(ARGS)
+
+test-all: setup
+	$(bin)/python -m pytest --thorough $(ARGS)
 
 lint: setup
 	$(bin)/ruff check .

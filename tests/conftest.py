@@ -18,6 +18,11 @@ hypothesis.settings.register_profile("tmemfs", deadline=None)
 hypothesis.settings.load_profile("tmemfs")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer the tests that take long: the same on more kinds of sources, in more modes."""
+    parser.addoption("--thorough", action="store_true", help="run what takes long as well")
+
+
 def pytest_configure() -> None:
     """Let the programs of tests be hung up on and interrupted, also where the run is not to be.
 
@@ -50,8 +55,12 @@ def _lacking_for_swap() -> Iterator[str]:
 NEEDS = {"root": _lacking_for_root, "swap": _lacking_for_swap}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, each with what it lacks."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, each with what it lacks; leave out what takes long."""
+    if not config.getoption("thorough"):
+        left = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
     lacking = {marker: ", ".join(probe()) for marker, probe in NEEDS.items()}
     for item in items:
         for marker, reason in lacking.items():
