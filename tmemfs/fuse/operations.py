@@ -256,7 +256,7 @@ class Operations(pyfuse3.Operations):
             # Else the kernel would end the file where it was, for as long as it may believe that.
             with contextlib.suppress(OSError):
                 pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
-        return self._opened(handle, keep_cache=keep)
+        return self._opened(handle, keep_cache=keep, direct=file.direct)
 
     @handler
     async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
@@ -336,9 +336,9 @@ class Operations(pyfuse3.Operations):
         self._next_handle += 1
         return self._next_handle
 
-    def _opened(self, handle: int, *, keep_cache: bool) -> pyfuse3.FileInfo:
+    def _opened(self, handle: int, *, keep_cache: bool, direct: bool = False) -> pyfuse3.FileInfo:
         return pyfuse3.FileInfo(
-            fh=pyfuse3.FileHandleT(handle), direct_io=self._direct, keep_cache=keep_cache
+            fh=pyfuse3.FileHandleT(handle), direct_io=self._direct or direct, keep_cache=keep_cache
         )
 
     def _node(self, number: int) -> Node:

@@ -75,7 +75,6 @@ class CacheVolume:
             Recent(believe, believe_names),
             seen=self._seen,
             changed=self._attributes_changed,
-            leaving=self._leaving,
         )
         self.files = OpenFiles(
             self.tree, self.backing, pool, checks=mode != "always", writeback=writeback
@@ -177,6 +176,8 @@ class CacheVolume:
         self, file: OpenFile, offset: int, size: int
     ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
         data = file.data
+        if data.apart:
+            return self._read_apart(file, offset, size)
         end = min(offset + size, data.size)
         if offset >= end:
             return b""
@@ -199,6 +200,11 @@ class CacheVolume:
         if missing:
             return self._read_rest(file, first, run, set(missing), offset, end)
         return memoryview(run)[start : start + end - offset]
+
+    async def _read_apart(self, file: OpenFile, offset: int, size: int) -> bytes:
+        """Read past the pool what *file* was opened on, which may have no name any more."""
+        fd = await self.files.reader(file)
+        return (await self.backing.read_past(file.data.threads, fd, offset, size)).data
 
     async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
         generation = file.data.generation
@@ -241,7 +247,7 @@ class CacheVolume:
             data.put_written(offset, buf[:written], before, after if whole else None)
         elif ours.alone and ours.made.after is not None:
             # Somebody else has cut or extended the file, and who knows what more.
-            data.lose(ours.made.after)
+            data.changed_behind(ours.made.after)
         return written
 
     async def truncate(self, file: OpenFile, size: int, caller: Caller) -> None:
@@ -363,13 +369,6 @@ class CacheVolume:
             return False
         old = time.monotonic() - file.data.looked >= self._believe
         return old or file.node.filesystem.local
-
-    async def _leaving(self, node: Node) -> None:
-        """A name of *node* goes; who has it open must be able to read on without it."""
-        # Where the filesystem is local its inode will do for that.
-        if node.data is not None and not node.filesystem.local:
-            with contextlib.suppress(OSError):  # who may not read it does not
-                await self.files.open_data(node, node.data, os.O_RDONLY, ourselves())
 
     def _attributes_changed(self, node: Node, before: Stat | None, after: Stat | None) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""

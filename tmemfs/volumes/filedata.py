@@ -7,6 +7,11 @@ Two things keep stale bytes out of the pool (docs/concurrency.md tells the whole
 * a *stamp* on the object, for changes behind our back: modification time, change time and size of
   the file that the pages were read from, compared at every open, around every backing read and
   with all attributes that the kernel asks for.
+
+Where files go by path (a filesystem in user space, as sshfs is), a change behind our back may be
+another file in the place of the one that is open: what its descriptors read is not what the
+attributes tell of. Nobody can know. So whoever has it open is *set apart* then: they read on what
+they have opened, past the pool, and the next open begins with a `FileData` of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -33,21 +38,29 @@ class FileData:
     """The pages of one file in *pool*; shared by all who have the file open.
 
     `size` is the file's in bytes, `generation` is raised by everything that makes pages wrong.
-    Unless it *checks*, pages are believed whatever the file's attributes say. Nothing here waits.
+    Unless it *checks*, pages are believed whatever the file's attributes say. *by_path* is whether
+    another file may take the place of the one that is open; *before* is what was set apart when one
+    has. Nothing here waits.
     """
 
     __slots__ = (
+        "_by_path",
         "_checks",
         "_counters",
         "_fresh",
+        "_older",
         "_pool",
         "_stamp",
+        "_suspect",
         "_trusted",
+        "apart",
         "changing",
         "fd",
         "fills",
         "generation",
+        "info",
         "looked",
+        "named",
         "object_id",
         "opening",
         "opens",
@@ -56,8 +69,23 @@ class FileData:
         "unlinked",
     )
 
-    def __init__(self, pool: Pool, object_id: int, backing: Backing, *, checks: bool) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        object_id: int,
+        backing: Backing,
+        *,
+        checks: bool,
+        by_path: bool = False,
+        before: FileData | None = None,
+    ) -> None:
         self.object_id = object_id
+        self.apart = False
+        """whether those who have it open read past the pool"""
+        self.named: Any = None
+        """by which name it was opened last, where that counts"""
+        self.info: os.stat_result | None = None
+        """the file's attributes, as they were seen last"""
         self.opens = 0
         self.fd = -1
         """by which all read who only read, from the first time on that one has to"""
@@ -74,6 +102,11 @@ class FileData:
         self.fills: list[Fill] = []
         """reads of the backing file whose pages are not in the pool yet"""
         self.threads = backing.limiter()
+        self._by_path = by_path
+        older = (*before._older, before) if before is not None else ()
+        self._older: list[FileData] = [data for data in older if data.opens]
+        self._suspect = False
+        """whether what its descriptors read may be another file for all that we know"""
         self._checks = checks
         self._counters = backing.counters
         self._pool = pool
@@ -105,9 +138,25 @@ class FileData:
         self.opens += 1
         return kept
 
+    @property
+    def older(self) -> FileData | None:
+        """The last one that was set apart for this, if it is open."""
+        return next((data for data in reversed(self._older) if data.opens), None)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether another file is open still that the kernel takes for this one."""
+        return self.older is not None
+
+    def mixed(self) -> None:
+        """Note that the kernel's pages may be those of another file: the next open drops them."""
+        self._fresh = False
+
     def closed(self) -> None:
         """Count a close; with the last one, leave the pool as the next open should find it."""
         self.opens -= 1
+        if self.apart:
+            return
         if not self.opens and self.unlinked:
             self._pool.flush_object(self.object_id)
         elif not self.opens and not self._fresh and self._checks:
@@ -153,6 +202,8 @@ class FileData:
 
     def put(self, first: int, pages: bytes) -> None:
         """Put whole pages, which are as new as the stamp."""
+        if self.apart:
+            return
         self._pool.put_many(self.object_id, first, pages)
         self._note_stamp()
 
@@ -199,7 +250,21 @@ class FileData:
             return
         if stamp(info) != self._stamp if self._checks else info.st_size != self.size:
             # The size counts always: between an old end and a new one are bytes that never were.
-            self.lose(info)
+            self.changed_behind(info)
+
+    def changed_behind(self, info: os.stat_result) -> None:
+        """Flush the file's pages, because somebody else has changed it; it is as *info* has it."""
+        if self._by_path and self._stamp:
+            self.set_apart()
+        elif self._by_path:
+            # What it was before is not known: our own doing, or another file.
+            self._suspect = True
+        self.lose(info)
+
+    def set_apart(self) -> None:
+        """Let those who have it open read past the pool from now on."""
+        self.apart = True
+        self.generation += 1
 
     def lose(self, info: os.stat_result) -> None:
         """Flush the file's pages; from now on it is as *info* has it."""
@@ -235,7 +300,7 @@ class FileData:
                 ours.alone = False
             elif self._checks and ours.alone and stamp(before) != ours.stamp:
                 # Somebody else was there before us, and the file's times hide it by now.
-                self.lose(after)
+                self.changed_behind(after)
                 ours.alone = False
             if fd >= 0:
                 self._adopt(os.fstat(fd))
@@ -264,6 +329,8 @@ class FileData:
 
     def _note_stamp(self) -> None:
         """Note with the pages what the next open has to find of the file to keep them."""
+        if self.apart:
+            return
         if self._checks:
             noted = self._stamp if self._trusted else 0
         else:
@@ -272,9 +339,10 @@ class FileData:
 
     def _adopt(self, info: os.stat_result) -> None:
         self.looked = time.monotonic()
+        self.info = info
         self.size = info.st_size
         self._stamp = stamp(info)
-        self._trusted = settled(info)
+        self._trusted = settled(info) and not self._suspect
 
 
 class Ours:

@@ -114,7 +114,7 @@ class Node:
 
     def has(self, handle: bytes | None) -> bool:
         """Whether it is the inode of that *handle*, and none that had its number before."""
-        return self._handle == handle
+        return self._handle == handle or self.filesystem.holds
 
     @property
     def is_open(self) -> bool:
@@ -142,8 +142,8 @@ class Node:
             return
         if self in self._table.leaving and not self.lookups:
             self._table.forget(self)
-        elif self in self._table.astray:
-            self._table.lose(self)
+        for fd in self._table.astray.pop(self, ()):
+            self.filesystem.closer.close(fd)
 
     def __enter__(self) -> int:
         assert self._fd >= 0
@@ -179,8 +179,8 @@ class NodeTable:
         self._forgotten: set[Node] = set()
         self.leaving: set[Node] = set()
         """nodes to be forgotten with their last pin"""
-        self.astray: set[Node] = set()
-        """nodes whose descriptor leads nowhere any more, to be closed with their last pin"""
+        self.astray: dict[Node, list[int]] = {}
+        """descriptors that are not the node's any more, to be closed with its last pin"""
         self._root_fd = root_fd
         # By number where the device is the root's, which saves a tuple for each of very many.
         self._nodes: dict[int | Key, Node] = {}
@@ -218,6 +218,8 @@ class NodeTable:
         """
         info, handle, kind = look
         self._learn_filesystem(info.st_dev, parent.filesystem, kind)
+        if self._filesystems[info.st_dev].holds:
+            handle = None  # of the name, in fact: another link of the same inode has another one
         place = self._place(info.st_dev, info.st_ino)
         node = self._nodes.get(place)
         # An open descriptor keeps the inode, and with it the number, from being used again.
@@ -233,6 +235,8 @@ class NodeTable:
                 gc.freeze()
             self._most = max(self._most, len(self._nodes))
         elif node is not self.root:
+            if node.filesystem.holds and (node.parent, node.name) != (parent, name):
+                self.lose(node)  # where it leads, another file of that number may have been
             node.parent, node.name = parent, name
         return node
 
@@ -267,22 +271,34 @@ class NodeTable:
         """Note that *node* is *name* in *parent* now."""
         node.parent, node.name = parent, name
 
-    def lose(self, node: Node) -> None:
-        """Close the descriptor of *node*, now or when it is not pinned any more: it leads nowhere.
+    def check(self, node: Node, info: os.stat_result) -> None:
+        """Raise ESTALE if *info*, which its descriptor gave, is not of *node*: see `lose`."""
+        if node.filesystem.holds and (info.st_dev, info.st_ino) != node.key:
+            self.lose(node)
+            raise OSError(errno.ESTALE, "another file has taken the name", node.name)
 
-        Where files go by path that is so when the name has gone, even if there is another.
+    def lose(self, node: Node) -> None:
+        """Take its descriptor from *node*, which leads elsewhere; who uses it goes on with it.
+
+        That is so where files go by path, when another one has taken the name.
         """
-        if node.pinned:
-            self.astray.add(node)
+        if not node.is_open or node is self.root:
             return
-        self.astray.discard(node)
-        self._close(node)
+        if not node.pinned:
+            self._close(node)
+            return
+        self.astray.setdefault(node, []).append(node._fd)
+        node._fd = -1
+        del self._open[node]
 
     def close(self) -> None:
         """Close every descriptor, the root's too."""
         self._closing = True
         for node in list(self._open):
             self._close(node)
+        for fds in self.astray.values():
+            for fd in fds:
+                os.close(fd)
         self._nodes.clear()
         os.close(self._root_fd)
 
@@ -333,7 +349,6 @@ class NodeTable:
             if len(self._nodes) < self._most // 8:
                 self._make_small()
         self._forgotten.discard(node)
-        self.astray.discard(node)
         self._close(node)
 
     def _make_small(self) -> None:

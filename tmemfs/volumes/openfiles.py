@@ -1,17 +1,19 @@
 """Open files: who has which open, and by which descriptors of the backing file they are served.
 
-Who may write has a descriptor of their own. All who only read a file share one, and that is opened
-only when something is missing in the pool: over a network an open takes as long as a read.
+Who may write has a descriptor of their own. All who only read a file share one. Where nobody can
+refuse it to us and it leads to the very inode, on a local disk, it is opened when something is
+missing in the pool; elsewhere with each open, for later the name may be another file's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 
 import trio
 
-from tmemfs.credentials import Caller, as_caller, ourselves
+from tmemfs.credentials import Caller, as_caller, may_open_all, ourselves
 from tmemfs.syscalls import fstat_synced
 from tmemfs.tmem import Pool
 from tmemfs.volumes.backing import Asked, Backing, Block, Stat, read_block
@@ -42,7 +44,7 @@ class OpenFile:
     It stays open until the last of its `uses` has ended.
     """
 
-    __slots__ = ("caller", "data", "fd", "flags", "node", "uses", "window", "wrote")
+    __slots__ = ("caller", "data", "direct", "fd", "flags", "node", "uses", "window", "wrote")
 
     def __init__(self, node: Node, fd: int, data: FileData, flags: int, caller: Caller) -> None:
         self.node = node
@@ -50,6 +52,8 @@ class OpenFile:
         self.data = data
         self.flags = flags
         self.caller = caller
+        self.direct = data.mixes
+        """whether it must not share the kernel's pages with others who have it open"""
         self.wrote = False
         self.uses = 1
         self.window = Window()
@@ -77,6 +81,8 @@ class OpenFiles:
         self._pool = pool
         self._checks = checks
         self._writeback = writeback
+        # Where files go by path: what was opened last by a name, and is open.
+        self._named: dict[tuple[Node | None, bytes], FileData] = {}
 
     async def open(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
         """Open a file as *caller*; return it, and whether the kernel may keep its pages of it."""
@@ -92,9 +98,7 @@ class OpenFiles:
         except PermissionError:
             if flags & os.O_ACCMODE == access:
                 raise
-            # They may write and not read: what the kernel needs of the file, we read.
-            flags = flags & ~os.O_ACCMODE | access
-            opened, block, asked = await self._open(node, flags, 0, caller)
+            return await self._open_only_to_write(node, flags & ~os.O_ACCMODE | access, caller)
         return self._attach(node, opened, block.info, flags, asked, caller)
 
     async def create(
@@ -117,12 +121,20 @@ class OpenFiles:
 
     async def reader(self, file: OpenFile) -> int:
         """Return a descriptor by which the file can be read."""
+        fd = await self._reader(file)
+        if file.data.apart or file.data.mixes:
+            # To the kernel they are one file: what it has read of one it gives to the other.
+            _read_past_kernel(fd)
+        return fd
+
+    async def _reader(self, file: OpenFile) -> int:
         if file.fd >= 0 and file.flags & os.O_ACCMODE == os.O_RDWR:
             return file.fd
+        data = file.data
         writes = file.flags & os.O_ACCMODE == os.O_WRONLY
         caller = ourselves() if writes else file.caller
-        await self.open_data(file.node, file.data, file.flags, caller)
-        return file.data.fd
+        await self.open_data(file.node, data, file.flags, caller)
+        return data.fd
 
     async def open_data(self, node: Node, data: FileData, flags: int, caller: Caller) -> None:
         """Open the descriptor that all readers share, unless it is open or nobody reads."""
@@ -147,8 +159,11 @@ class OpenFiles:
         data, mine = file.data, [file.fd]
         data.closed()
         if not data.opens:
-            file.node.data = None
+            self._left(file.node, data)
             mine.append(data.fd)
+            if data.apart:
+                for fd in mine:
+                    _drop_kernels(fd)
         file.node.unpin()
         self.count -= 1
         errors = []
@@ -183,6 +198,7 @@ class OpenFiles:
                     break
                 asked = self._backing.asking()
                 block = Block(b"", await self._backing.call(node.filesystem, os.fstat, opened))
+            self._tree.nodes.check(node, block.info)
         except BaseException:
             os.close(opened)
             raise
@@ -199,6 +215,13 @@ class OpenFiles:
                     file.data.put_written(0, block.data, b"", b"")
             await self._share(node, file.data, opened)
             return file, keep
+        if node.filesystem.local and may_open_all():
+            info, asked = await self._look(node)
+            return self._attach(node, -1, info, flags, asked, caller)
+        return await self._look_and_open(node, flags, caller)
+
+    async def _look(self, node: Node) -> tuple[Stat, Asked]:
+        """Return the attributes of a file whose pages are known, and when they were asked for."""
         async with self._tree.reach(node) as fd:
             for _ in range(_LOOKS):
                 asked = self._backing.asking()
@@ -206,7 +229,46 @@ class OpenFiles:
                 info = await self._backing.call(node.filesystem, fstat, fd)
                 if node.changed <= asked.changes:
                     break
-            return self._attach(node, -1, info, flags, asked, caller)
+        self._tree.nodes.check(node, info)
+        return info, asked
+
+    async def _look_and_open(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+        """Open a file whose pages are known: at the same time, for each is a journey."""
+        opened = -1
+
+        async def open_it() -> None:
+            nonlocal opened
+            opened, _ = await self._open_file(node, flags & _OPEN_FLAGS, 0, caller)
+
+        try:
+            try:
+                async with trio.open_nursery() as nursery:
+                    # Behind the look, where the server takes them in order. What is opened may be
+                    # newer than what is known of it, which the next look shows, and never older.
+                    nursery.start_soon(open_it)
+                    info, asked = await self._look(node)
+            except BaseExceptionGroup as group:
+                raise _first(group) from None
+            file, keep = self._attach(node, -1, info, flags, asked, caller)
+        except BaseException:
+            if opened >= 0:
+                await self._close(node, opened)
+            raise
+        await self._share(node, file.data, opened)
+        return file, keep
+
+    async def _open_only_to_write(
+        self, node: Node, flags: int, caller: Caller
+    ) -> tuple[OpenFile, bool]:
+        """Open a file that *caller* may not read; what the kernel needs of it, we read."""
+        opened, block, asked = await self._open(node, flags, 0, caller)
+        file, keep = self._attach(node, opened, block.info, flags, asked, caller)
+        try:
+            await self.open_data(node, file.data, flags, ourselves())
+        except OSError:
+            # Nor may we: then the kernel must not keep a page of which it has written a part.
+            file.direct = True
+        return file, keep
 
     async def _open_file(
         self, node: Node, flags: int, wanted: int, caller: Caller
@@ -237,11 +299,45 @@ class OpenFiles:
         else:  # somebody else was quicker, or nobody reads any more
             await self._close(node, fd)
 
+    def _left(self, node: Node, data: FileData) -> None:
+        """Take note that nobody has *data* open any more."""
+        older = data.older
+        if self._named.get(data.named) is data:
+            if older is not None:
+                self._named[data.named] = older
+            else:
+                del self._named[data.named]
+        if node.data is data:
+            node.data = older if older and older.object_id == data.object_id else None
+        if data.apart and node.data is not None:
+            node.data.mixed()
+        elif data.apart:
+            # The kernel may have pages of what was set apart, which the next open has to drop.
+            self._pool.set_stamp(node.object_id, 0)
+
     def _attach(
         self, node: Node, fd: int, info: Stat, flags: int, asked: Asked, caller: Caller
     ) -> tuple[OpenFile, bool]:
-        if node.data is None:
-            node.data = FileData(self._pool, node.object_id, self._backing, checks=self._checks)
+        data: FileData | None = node.data
+        if data is not None:
+            data.notice(info)
+        by_path, name = node.filesystem.holds, (node.parent, node.name)
+        before = self._named.get(name) if by_path else None
+        if before is not None and before is not data:
+            # Another file had the name, and its descriptors lead where the name does.
+            before.set_apart()
+        if data is None or data.apart:
+            node.data = FileData(
+                self._pool,
+                node.object_id,
+                self._backing,
+                checks=self._checks,
+                by_path=by_path,
+                before=before,
+            )
+        if by_path:
+            self._named[name] = node.data
+            node.data.named = name
         keep = node.data.opened(info)
         if node.changed > asked.changes:
             node.data.doubt(info)
@@ -249,6 +345,24 @@ class OpenFiles:
         node.pin()
         self.count += 1
         return OpenFile(node, fd, node.data, flags, caller), keep
+
+
+def _read_past_kernel(fd: int) -> None:
+    """Let *fd* be read from its filesystem each time, not from what the kernel has of the file."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
+
+
+def _drop_kernels(fd: int) -> None:
+    """Let the kernel forget what it has of the file of *fd*."""
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error in a group of a nursery's."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _open_at_once(fd: int, flags: int, caller: Caller) -> tuple[int, Block]:
@@ -263,9 +377,10 @@ def _open_at_once(fd: int, flags: int, caller: Caller) -> tuple[int, Block]:
 
 def _open_and_read(fd: int, flags: int, most: int, caller: Caller) -> tuple[int, Block]:
     """Open the file of an ``O_PATH`` descriptor as *caller*; read *most* bytes, or nothing."""
+    # Before: what is opened may be newer, which the next look shows, and never older.
+    block = Block(b"", os.fstat(fd))
     opened = as_caller(caller, os.open, inode_path(fd), flags)
     try:
-        block = Block(b"", os.fstat(opened))
         if 0 < block.info.st_size <= most:
             with contextlib.suppress(OSError):  # it is told when somebody reads
                 found = read_block(opened, 0, block.info.st_size)

@@ -96,7 +96,8 @@ def _check(fd: int, step: Step) -> None:
     """Close *fd* and raise ESTALE unless it is what *step* has to lead to."""
     try:
         info = os.fstat(fd)
-        found = (info.st_dev, info.st_ino), generation_of(handle_of(fd))
+        handle = handle_of(fd) if step.handle is not None else None
+        found = (info.st_dev, info.st_ino), generation_of(handle)
     except BaseException:
         os.close(fd)
         raise

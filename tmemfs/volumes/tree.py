@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import trio
@@ -54,8 +54,7 @@ class Tree:
     Who asks for attributes gets them, and *seen* is told (node, attributes, when they were asked
     for). What is *recent* is not asked for again. *changed* is told (node, before, after) when an
     operation of ours has changed a known file's attributes, so that the change is not taken for
-    somebody else's; None is what could not be looked at. *leaving* is awaited before a known file
-    loses a name.
+    somebody else's; None is what could not be looked at.
     """
 
     def __init__(
@@ -66,7 +65,6 @@ class Tree:
         *,
         seen: Callable[[Node, Stat, Asked], None],
         changed: Callable[[Node, Stat | None, Stat | None], None],
-        leaving: Callable[[Node], Awaitable[None]],
     ) -> None:
         self.nodes = nodes
         self.recent = recent
@@ -77,7 +75,6 @@ class Tree:
         self._crossings: dict[tuple[Node, bytes], trio.CapacityLimiter] = {}
         self._seen = seen
         self._changed = changed
-        self._leaving = leaving
 
     def reach(self, node: Node) -> Reach:
         """Return a context in which a descriptor of *node* is open, its value."""
@@ -195,9 +192,20 @@ class Tree:
         return Found(node, await self.fstat(node))
 
     async def fstat(self, node: Node) -> Stat:
-        """Return the attributes of *node* as they are now."""
+        """Return the attributes of *node* as they are now.
+
+        What is open and has no name any more, where files go by path, is as it was seen last.
+        """
         asked = self._backing.asking()
-        info = await self.on(node, os.fstat)
+        try:
+            info = await self.on(node, os.fstat)
+            self.nodes.check(node, info)
+        except OSError as error:
+            if error.errno not in _GONE or node.data is None or node.data.info is None:
+                raise
+            node.data.set_apart()
+            last: Stat = node.data.info
+            return last
         self.recent.note(node, info, asked)
         self._seen(node, info, asked)
         return info
@@ -283,8 +291,6 @@ class Tree:
         async with self.reach(parent) as directory, self.reach(new_parent) as new_directory:
             moved = await self._known(parent, directory, name)
             replaced = await self._known(new_parent, new_directory, new_name)
-            if replaced is not None:
-                await self._leaving(replaced)
             async with contextlib.AsyncExitStack() as stack:
                 fds = await self._reach_known(stack, moved, replaced)
                 rename = (renameat2, directory, name, new_directory, new_name, flags)
@@ -419,8 +425,6 @@ class Tree:
     ) -> None:
         async with self.reach(parent) as directory, contextlib.AsyncExitStack() as stack:
             node = await self._known(parent, directory, name)
-            if node is not None:
-                await self._leaving(node)
             fds = await self._reach_known(stack, node)
             looks = await self._make(
                 (parent, *fds),
@@ -520,3 +524,4 @@ class Reach:
 
 
 _RENAME_EXCHANGE = 2
+_GONE = (errno.ENOENT, errno.ESTALE)
