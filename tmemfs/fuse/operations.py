@@ -45,6 +45,10 @@ class Operations(pyfuse3.Operations):
     # Else the kernel would go by the mode alone, whose group bits are the most that any entry of
     # an access control list grants: the owning group could do what its own entry withholds.
     enable_acl = True
+    # The kernel would look "." and ".." up for who has nothing but a file handle (a server of NFS)
+    # when it has forgotten the inode itself. So have we by then, and the source would be asked for
+    # names that lead out of it.
+    supports_dot_lookup = False
 
     def __init__(
         self,
@@ -85,6 +89,8 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def lookup(self, parent: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        if name in (b".", b".."):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         if parent in self._control:
             return self._entry(self._control.lookup(parent, name))
         if parent == pyfuse3.ROOT_INODE and name == control.NAME:

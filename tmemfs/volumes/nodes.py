@@ -237,7 +237,7 @@ class NodeTable:
         elif node is not self.root:
             if node.filesystem.holds and (node.parent, node.name) != (parent, name):
                 self.lose(node)  # where it leads, another file of that number may have been
-            node.parent, node.name = parent, name
+            self._hang(node, parent, name)
         return node
 
     def known(self, info: os.stat_result) -> Node | None:
@@ -269,7 +269,7 @@ class NodeTable:
 
     def moved(self, node: Node, parent: Node, name: bytes) -> None:
         """Note that *node* is *name* in *parent* now."""
-        node.parent, node.name = parent, name
+        self._hang(node, parent, name)
 
     def check(self, node: Node, info: os.stat_result) -> None:
         """Raise ESTALE if *info*, which its descriptor gave, is not of *node*: see `lose`."""
@@ -338,6 +338,22 @@ class NodeTable:
         self._shrink()
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _hang(self, node: Node, parent: Node, name: bytes) -> None:
+        """Note that *node* is *name* in *parent*. Parents are a tree, whatever is moved behind us.
+
+        Where a directory is found below one that was known to be in it, what was known is old: that
+        one has no parent until it is found again.
+        """
+        if parent is node:
+            return
+        if node.is_directory and node.parent is not parent:
+            above: Node | None = parent
+            while above is not None and above.parent is not node:
+                above = above.parent
+            if above is not None:
+                above.parent = None
+        node.parent, node.name = parent, name
 
     def _place(self, device: int, inode: int) -> int | Key:
         return inode if device == self.device else (device, inode)
