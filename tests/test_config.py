@@ -195,9 +195,9 @@ def test_paths_must_be_absolute(source: str, mountpoint: str) -> None:
 
 
 def test_what_the_kernel_knows_reaches_it() -> None:
-    made = asked("ro", "dev", "suid", "noexec", "sync", "dirsync", "noatime", "auto_unmount")
+    made = asked("ro", "dev", "suid", "noexec", "sync", "noatime", "auto_unmount")
     assert made.fuse_options >= {
-        "ro", "dev", "suid", "noexec", "sync", "dirsync", "noatime", "auto_unmount",
+        "ro", "dev", "suid", "noexec", "sync", "noatime", "auto_unmount",
     }  # fmt: skip
     assert made.read_only
 

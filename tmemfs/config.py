@@ -43,8 +43,10 @@ _OPPOSITES = {
     "sync": "async",
     "noatime": "atime",
 }
-_FLAGS = frozenset(_OPPOSITES) | frozenset(_OPPOSITES.values()) | {"dirsync"}
-_SWITCHES = frozenset({"allow_other", "allow_root", "auto_unmount"})
+_FLAGS = frozenset(_OPPOSITES) | frozenset(_OPPOSITES.values())
+# For fstab: mount(8) does not pass on `suid` and `dev`, which it takes for what holds anyway.
+_ALLOWED = {"allow_suid": "suid", "allow_dev": "dev"}
+_SWITCHES = frozenset(_ALLOWED) | frozenset({"allow_other", "allow_root", "auto_unmount"})
 OWN_SWITCHES = frozenset({"realtime", "swap_only", "writeback"})
 _VALUES = frozenset({"fsname", "context", "fscontext", "defcontext", "rootcontext"})
 OWN_KEYS = (
@@ -56,9 +58,18 @@ OWN_KEYS = (
 # default_permissions and nonempty always hold, access times are those of the source.
 _IGNORED_WORDS = (
     "defaults auto noauto user nouser users nousers owner noowner group nogroup nofail _netdev "
-    "default_permissions nonempty relatime norelatime strictatime nostrictatime diratime "
-    "nodiratime lazytime nolazytime iversion noiversion mand nomand silent loud"
+    "default_permissions nonempty relatime norelatime nostrictatime diratime nolazytime noiversion "
+    "nomand silent loud"
 )
+# What would be shown in /proc/mounts and change nothing.
+_WITHOUT_EFFECT = {
+    "strictatime": "access times are those of the source: mount that with it",
+    "nodiratime": "there is noatime, which is for directories as well",
+    "lazytime": "times are kept by the source: mount that with it",
+    "iversion": "the kernel has no such thing for FUSE",
+    "mand": "Linux has no mandatory locks any more",
+    "dirsync": "changes of names are made by the source: mount that with it",
+}
 _IGNORED = frozenset(_IGNORED_WORDS.split())
 _IGNORED_PREFIXES = ("x-", "X-", "comment=", "user=", "helper=", "uhelper=")
 _OWN = OWN_SWITCHES | frozenset(OWN_KEYS)
@@ -111,11 +122,12 @@ class MountConfig:
     """Everything the daemon has to know; what cannot be is refused here with a UsageError.
 
     Sizes are bytes, timeouts seconds. `readahead` is the most that is read ahead of a reader, 0 for
-    nothing; `trace` the absolute path of the file that notes what is read. `fuse_options` is what
-    the FUSE session gets besides its defaults, each ready for libfuse: ASCII, with commas and
-    backslashes escaped. `reserve` is how much of the budget is taken from the system at the start
-    and kept; None is all of it where there are swap volumes, and nothing where there are none. With
-    `swap_only` nothing but swap volumes is to be used: few requests are served at once.
+    nothing; with `noatime` the source's access times stay; `trace` is the absolute path of the file
+    that notes what is read. `fuse_options` is what the FUSE session gets besides its defaults, each
+    ready for libfuse: ASCII, with commas and backslashes escaped. `reserve` is how much of the
+    budget is taken from the system at the start and kept; None is all of it where there are swap
+    volumes, and nothing where there are none. With `swap_only` nothing but swap volumes is to be
+    used: few requests are served at once.
     """
 
     source: str
@@ -127,6 +139,7 @@ class MountConfig:
     page_size: int = DEFAULT_PAGE_SIZE
     swaps: tuple[SwapSpec, ...] = ()
     read_only: bool = False
+    noatime: bool = False
     cache: CacheMode = "open"
     writeback: bool = False
     readahead: int = DEFAULT_READAHEAD
@@ -213,6 +226,16 @@ def split_options(text: str) -> list[str]:
     return [re.sub(r"\\([,\\])", r"\1", word) for word in words]
 
 
+def without_added(words: Sequence[str]) -> list[str]:
+    """`words` without what mount.fuse3 has added at their end: what was not asked for.
+
+    That is `dev` unless `nodev` is among them, then `suid` unless `nosuid` is.
+    """
+    added = [word for word in ("dev", "suid") if f"no{word}" not in words]
+    asked = len(words) - len(added)
+    return list(words[:asked] if words[asked:] == added else words)
+
+
 def escape_option(value: str) -> str:
     """`value` as libfuse reads it in an option: `\\,`, `\\\\`, and octal where it is not ASCII."""
     return "".join(
@@ -246,6 +269,8 @@ def parse_mount(
         key, equals, value = option.partition("=")
         if key in _IGNORED or option.startswith(_IGNORED_PREFIXES):
             continue
+        if key in _WITHOUT_EFFECT and not sloppy:
+            raise UsageError(f"the option {key!r} would do nothing: {_WITHOUT_EFFECT[key]}")
         if key not in _KNOWN:
             if sloppy:
                 continue
@@ -260,6 +285,8 @@ def parse_mount(
             own[key] = value
         elif key in _FLAGS:
             words[_OPPOSITES.get(key, key)] = key  # takes the place of its opposite
+        elif key in _ALLOWED:
+            words[_OPPOSITES[f"no{_ALLOWED[key]}"]] = _ALLOWED[key]
         elif key == "allow_root":
             words["allow_other"] = key  # libfuse has either
         elif key != "subtype":
@@ -281,6 +308,7 @@ def parse_mount(
         page_size=_size("page_size", own.get("page_size", str(DEFAULT_PAGE_SIZE))),
         swaps=tuple(replace(swap, overflow=overflows.get(swap.name)) for swap in swaps),
         read_only=words["rw"] == "ro",
+        noatime=words.get("atime") == "noatime",
         cache=cache,
         writeback="writeback" in own,
         readahead=_size("readahead", own.get("readahead", str(DEFAULT_READAHEAD))),

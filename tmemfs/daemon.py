@@ -77,6 +77,7 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
         believe_names=config.entry_timeout,
         writeback=config.writeback,
         readahead=config.readahead,
+        noatime=config.noatime,
         trace=Trace(config.trace, config.page_size) if config.trace else None,
     )
     swaps = Swaps(core, client, config.swaps)

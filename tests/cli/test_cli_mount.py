@@ -102,7 +102,38 @@ def test_relative_paths_and_links_are_resolved(
 
 def test_the_argv_of_mount_fuse3(places: tuple[str, str], served: list[MountConfig]) -> None:
     assert main([*places, "-o", "rw,dev,suid"]) == 0
-    assert served[0].fuse_options >= {"rw", "dev", "suid", "allow_other", "subtype=tmemfs"}
+    assert served[0].fuse_options >= {"rw", "allow_other", "subtype=tmemfs"}
+
+
+@pytest.mark.parametrize(
+    ("written", "called", "holds"),
+    [
+        ("rw", "rw,dev,suid", set()),
+        ("nosuid", "nosuid,dev", {"nosuid"}),
+        ("nodev", "nodev,suid", {"nodev"}),
+        ("suid", "suid,dev,suid", {"suid"}),
+        ("dev", "dev,dev,suid", {"dev"}),
+        ("suid,dev", "suid,dev,dev,suid", {"dev", "suid"}),
+        ("nodev,nosuid", "nodev,nosuid", {"nodev", "nosuid"}),
+    ],
+)
+def test_what_mount_fuse3_adds_was_not_asked_for(
+    written: str, called: str, holds: set[str], places: tuple[str, str], served: list[MountConfig]
+) -> None:
+    assert main([*places, "-o", called]) == 0
+    kept = {"suid", "dev", "nosuid", "nodev"}
+    assert served[0].fuse_options & kept == holds
+    served.clear()
+    assert main(["mount", *places, "-o", written]) == 0
+    assert served[0].fuse_options & kept == holds
+
+
+@pytest.mark.parametrize("word", ["strictatime", "nodiratime", "lazytime", "mand", "dirsync"])
+def test_what_would_do_nothing_is_refused(
+    word: str, places: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mount", *places, "-o", word]) == 2
+    assert f"the option '{word}' would do nothing: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

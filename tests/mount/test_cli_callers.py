@@ -50,7 +50,7 @@ def test_the_argv_of_mount_fuse3(place: Place) -> None:
     place.run(place.source, place.mountpoint, "-o", "rw,budget=16M,dev,suid")
     assert (place.mountpoint / "file").read_text() == "from the source"
     assert place.entry is not None
-    assert not place.entry.options & {"nosuid", "nodev", "ro"}
+    assert place.entry.options >= {"nosuid", "nodev", "rw"}
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
@@ -105,14 +105,17 @@ def test_mount_with_the_path_of_the_command(place: Place, installed: Path) -> No
 
 @needs_mount_fuse3
 @pytest.mark.skipif(not os.path.isdir("/usr/local/sbin"), reason="no /usr/local/sbin")
-def test_a_line_of_fstab(place: Place, installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "asked", ["", ",suid", ",allow_suid", ",allow_dev", ",allow_suid,allow_dev", ",nosuid"]
+)
+def test_a_line_of_fstab(asked: str, place: Place, installed: Path, tmp_path: Path) -> None:
     """By mount(8), which gives its helpers no PATH: the command is where the shell looks by itself.
 
     In a namespace of its own, where it is there only for this test.
     """
     escaped = [str(path).replace(" ", "\\040") for path in (place.source, place.mountpoint)]
     fstab = tmp_path / "fstab"
-    options = "noauto,nofail,_netdev,x-systemd.automount,noexec,budget=16M,swap=a=1M"
+    options = f"noauto,nofail,_netdev,x-systemd.automount,noexec,budget=16M,swap=a=1M{asked}"
     fstab.write_text(f"{' '.join(escaped)} fuse.tmemfs {options} 0 0\n")
     script = (
         'set -e; mount --bind "$1" /usr/local/sbin\n'
@@ -126,7 +129,11 @@ def test_a_line_of_fstab(place: Place, installed: Path, tmp_path: Path) -> None:
         "sh", "-c", script, "sh", installed, fstab, place.mountpoint,
     ).out.splitlines()  # fmt: skip
     assert said[0] == "from the source"
-    assert said[1].startswith("fuse.tmemfs rw,noexec,")
+    fstype, options = said[1].split()
+    assert fstype == "fuse.tmemfs"
+    assert set(options.split(",")) >= {"rw", "noexec"}
+    for word in ("suid", "dev"):
+        assert (f"no{word}" in options.split(",")) is (f"allow_{word}" not in asked.split(","))
     assert [line.split() for line in said[2:4]] == [["cache", "16M"], ["a", "16M"]]
     assert said[4:] == ["gone"]
 

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 import tmemfs
-from tmemfs.cli.parser import Parser
+from tmemfs.cli.parser import BY_MOUNT_HELPER, Parser
 from tmemfs.errors import InternalError, UsageError, as_error, did_you_mean
 
 COMMANDS = {
@@ -72,7 +72,7 @@ def _dispatch(argv: list[str]) -> int:
         print(f"tmemfs {tmemfs.__version__}")
         return 0
     if _is_mount_helper(argv):
-        return _run("mount", argv)
+        return _run("mount", [BY_MOUNT_HELPER, *argv])
     if first.startswith("-"):
         raise UsageError.unknown("option", first, ["--help", "--version"])
     raise UsageError.unknown("command", first, COMMANDS)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from tmemfs import config as options
 from tmemfs import system
 from tmemfs.cli import background, locks, logs, preflight
-from tmemfs.cli.parser import Parser
+from tmemfs.cli.parser import BY_MOUNT_HELPER, Parser
 from tmemfs.config import MountConfig
 from tmemfs.errors import SystemFailure
 
@@ -41,8 +41,12 @@ mount options (-o), also in fstab:
   trace=FILE          note every read in FILE (absolute): number of the file, page, count
   attr_timeout=SECONDS, entry_timeout=SECONDS
                       how long attributes and names may be believed; default 1
-  ro rw suid nosuid dev nodev exec noexec sync async dirsync atime noatime
-                      as in mount(8); a restriction of the mount that SOURCE is on always holds
+  ro rw suid nosuid dev nodev exec noexec sync async atime noatime
+                      as in mount(8), but that nosuid and nodev hold unless 'suid' and 'dev' are
+                      given; a restriction of the mount that SOURCE is on always holds. Access
+                      times are those of SOURCE; with noatime, reads here do not move them
+  allow_suid allow_dev
+                      as suid and dev, in fstab: mount(8) does not pass those two on
   allow_other         others than you may use the mount; always so as root
   allow_root          root may use the mount, others not
   auto_unmount        libfuse tries to take the mount away when its daemon is killed
@@ -121,6 +125,9 @@ def parser() -> Parser:
     made.add_argument(
         "-n", dest="no_mtab", action="store_true", help="ignored, as mount(8) sets it"
     )
+    made.add_argument(
+        BY_MOUNT_HELPER, dest="by_helper", action="store_true", help=argparse.SUPPRESS
+    )
     return made
 
 
@@ -148,6 +155,8 @@ def run(arguments: argparse.Namespace) -> int:
 def configuration(arguments: argparse.Namespace) -> MountConfig:
     """What the command line asks for. Raises UsageError."""
     words = [word for text in arguments.options for word in options.split_options(text)]
+    if arguments.by_helper:
+        words = options.without_added(words)
     for flag, word in (("read_only", "ro"), ("read_write", "rw")):
         if getattr(arguments, flag):
             words.append(word)

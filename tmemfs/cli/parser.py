@@ -9,6 +9,9 @@ from typing import NoReturn
 
 from tmemfs.errors import UsageError
 
+BY_MOUNT_HELPER = "--by-mount-helper"
+"""what stands before `SOURCE MOUNTPOINT -o ...`, which mount.fuse3 has put together"""
+
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are UsageErrors, and whose options are not abbreviated.

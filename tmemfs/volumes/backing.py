@@ -88,10 +88,15 @@ class Change(NamedTuple):
 
 
 class Backing:
-    """The backing directory's system calls, in a mount that *serves_swap* or does not."""
+    """The backing directory's system calls, in a mount that *serves_swap* or does not.
 
-    def __init__(self, *, serves_swap: bool) -> None:
+    With *noatime* what is read keeps its access time.
+    """
+
+    def __init__(self, *, serves_swap: bool, noatime: bool = False) -> None:
         self.serves_swap = serves_swap
+        self.noatime = os.O_NOATIME if noatime else 0
+        """a flag for opens"""
         self.counters = CacheCounters()
         self.changes = 0
         """how many changes we have made"""

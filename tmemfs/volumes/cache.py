@@ -48,8 +48,8 @@ class CacheVolume:
     looked for no more often than each *believe* seconds; ``none`` compares at every read, and
     ``always`` never. Where the filesystem is not local, attributes are believed for as long, and
     names for *believe_names*. With *writeback* the kernel writes when it likes, and knows where a
-    file ends. Up to *readahead* bytes are read ahead of who reads in order. Reads are noted in
-    *trace*.
+    file ends. With *noatime* access times stay. Up to *readahead* bytes are read ahead of who reads
+    in order. Reads are noted in *trace*.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class CacheVolume:
         believe_names: float = 0,
         writeback: bool = False,
         readahead: int = 0,
+        noatime: bool = False,
         trace: Trace | None = None,
     ) -> None:
-        self.backing = Backing(serves_swap=serves_swap)
+        self.backing = Backing(serves_swap=serves_swap, noatime=noatime)
         self.nodes = NodeTable(root_fd, descriptors, kind)
         self.tree = Tree(
             self.nodes,
@@ -77,7 +78,11 @@ class CacheVolume:
             changed=self._attributes_changed,
         )
         self.files = OpenFiles(
-            self.tree, self.backing, pool, checks=mode != "always", writeback=writeback
+            self.tree,
+            self.backing,
+            pool,
+            checks=mode != "always",
+            writeback=writeback,
         )
         self.release = self.files.release
         self.mode = mode

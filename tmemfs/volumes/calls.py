@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from tmemfs.volumes.backing import Stat, try_fstat
@@ -16,6 +17,17 @@ T = TypeVar("T")
 def inode_path(fd: int) -> str:
     """A path to the very inode of an ``O_PATH`` descriptor, links not followed any further."""
     return f"/proc/self/fd/{fd}"
+
+
+def open_inode(fd: int, flags: int) -> int:
+    """Open the very inode of an ``O_PATH`` descriptor."""
+    try:
+        return os.open(inode_path(fd), flags)
+    except PermissionError:
+        if not flags & os.O_NOATIME:
+            raise
+        # Only its owner may ask for that. Who may not open it so is told by the kernel before.
+        return os.open(inode_path(fd), flags & ~os.O_NOATIME)
 
 
 def reopen_and(route: Route, function: Callable[..., T], args: tuple[Any, ...]) -> tuple[int, T]:
@@ -65,8 +77,8 @@ def look_many_cached(directory: int, names: list[bytes]) -> list[Look | None]:
 
 def look_at_all(directory: int, most: int) -> dict[bytes, Look] | None:
     """Look at every name in *directory*; None if there are more than *most*."""
-    with os.scandir(os.fsencode(inode_path(directory))) as entries:
-        names = [entry.name for entry in itertools.islice(entries, most + 1)]
+    with _entries(directory, 0) as entries:
+        names = list(itertools.islice(entries, most + 1))
     if len(names) > most:
         return None
     looks = ((name, _look_or_error(directory, name)) for name in names)
@@ -81,17 +93,33 @@ def _look_or_error(directory: int, name: bytes) -> Look | OSError:
         return error
 
 
-def listdir(fd: int) -> bytes:
+def listdir(fd: int, noatime: int) -> bytes:
     """Every name in a directory, ``.`` and ``..`` first, with a NUL after each.
 
-    There may be very many: to free as many objects takes milliseconds, in which nothing else runs.
+    *noatime* is a flag for the open, or 0. There may be very many names: to free as many objects
+    takes milliseconds, in which nothing else runs.
     """
     names = bytearray(b".\0..\0")
-    with os.scandir(os.fsencode(inode_path(fd))) as entries:
-        for entry in entries:
-            names += entry.name
+    with _entries(fd, noatime) as entries:
+        for name in entries:
+            names += name
             names.append(0)
     return bytes(names)
+
+
+@contextlib.contextmanager
+def _entries(fd: int, noatime: int) -> Iterator[Iterator[bytes]]:
+    """Read the names in the directory of an ``O_PATH`` descriptor."""
+    if not noatime:
+        with os.scandir(os.fsencode(inode_path(fd))) as entries:
+            yield (entry.name for entry in entries)
+        return
+    opened = open_inode(fd, os.O_RDONLY | os.O_DIRECTORY | noatime)
+    try:
+        with os.scandir(opened) as found:
+            yield (os.fsencode(entry.name) for entry in found)
+    finally:
+        os.close(opened)
 
 
 def readlink(fd: int) -> str:

@@ -17,7 +17,7 @@ from tmemfs.credentials import Caller, as_caller, may_open_all, ourselves
 from tmemfs.syscalls import fstat_synced
 from tmemfs.tmem import Pool
 from tmemfs.volumes.backing import Asked, Backing, Block, Stat, read_block
-from tmemfs.volumes.calls import inode_path
+from tmemfs.volumes.calls import open_inode
 from tmemfs.volumes.filedata import FileData
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.readahead import Window
@@ -72,7 +72,13 @@ class OpenFiles:
     """
 
     def __init__(
-        self, tree: Tree, backing: Backing, pool: Pool, *, checks: bool, writeback: bool
+        self,
+        tree: Tree,
+        backing: Backing,
+        pool: Pool,
+        *,
+        checks: bool,
+        writeback: bool,
     ) -> None:
         self.count = 0
         """how many files are open"""
@@ -274,6 +280,7 @@ class OpenFiles:
         self, node: Node, flags: int, wanted: int, caller: Caller
     ) -> tuple[int, Block]:
         """Open the file, and read it if it is no larger than *wanted*; see `_open_and_read`."""
+        flags |= self._backing.noatime
         how = flags, wanted, caller
         if not node.filesystem.local:
             return await self._tree.on(node, _open_and_read, *how)
@@ -370,7 +377,7 @@ def _open_at_once(fd: int, flags: int, caller: Caller) -> tuple[int, Block]:
 
     BlockingIOError where somebody has a lease on it, and is to give that back first.
     """
-    opened = as_caller(caller, os.open, inode_path(fd), flags | os.O_NONBLOCK)
+    opened = as_caller(caller, open_inode, fd, flags | os.O_NONBLOCK)
     os.set_blocking(opened, not flags & os.O_NONBLOCK)
     return opened, Block(b"", os.fstat(opened))
 
@@ -379,7 +386,7 @@ def _open_and_read(fd: int, flags: int, most: int, caller: Caller) -> tuple[int,
     """Open the file of an ``O_PATH`` descriptor as *caller*; read *most* bytes, or nothing."""
     # Before: what is opened may be newer, which the next look shows, and never older.
     block = Block(b"", os.fstat(fd))
-    opened = as_caller(caller, os.open, inode_path(fd), flags)
+    opened = as_caller(caller, open_inode, fd, flags)
     try:
         if 0 < block.info.st_size <= most:
             with contextlib.suppress(OSError):  # it is told when somebody reads

@@ -213,7 +213,8 @@ class Tree:
     async def listdir(self, node: Node) -> bytes:
         """Return every name in a directory, ``.`` and ``..`` first, with a NUL after each."""
         async with self.reach(node) as fd:
-            return await self._backing.ask(node.filesystem, calls.listdir, fd)
+            noatime = self._backing.noatime
+            return await self._backing.ask(node.filesystem, calls.listdir, fd, noatime)
 
     async def readlink(self, node: Node) -> bytes:
         """Return where a symbolic link points."""
