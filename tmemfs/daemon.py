@@ -155,7 +155,7 @@ def _serve(
 
     in_order = False
     try:
-        trio.run(_main, config, swaps, announce)
+        trio.run(_main, config, operations, swaps, announce)
         in_order = True
     finally:
         # A mount that others use already and that ends unasked stays, and answers ENOTCONN: an
@@ -166,8 +166,11 @@ def _serve(
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _main(config: MountConfig, swaps: Swaps, on_ready: Callable[[], None]) -> None:
+async def _main(
+    config: MountConfig, operations: Operations, swaps: Swaps, on_ready: Callable[[], None]
+) -> None:
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep, operations.run)
         nursery.start_soon(keep, swaps.run)
         nursery.start_soon(_announce, config, on_ready)
         nursery.start_soon(keep, _end_on_signal, config, swaps, nursery)

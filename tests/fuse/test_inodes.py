@@ -68,7 +68,7 @@ async def test_a_number_that_is_used_again_means_the_new_node(handlers, table: I
     table.forget(number, 1)
     assert table.node(number) is new
     table.forget(number, 1)
-    assert rig.volume.nodes.known(os.stat(rig.root / "f")) is None
+    assert rig.volume.nodes.known(root, Look(os.stat(rig.root / "f"), None)) is None
 
 
 @pytest.mark.root

@@ -127,7 +127,7 @@ def test_every_handler_is_behind_the_failsafe() -> None:
     handlers = [
         name
         for name, method in vars(Operations).items()
-        if inspect.iscoroutinefunction(method) and not name.startswith("_")
+        if inspect.iscoroutinefunction(method) and not name.startswith("_") and name != "run"
     ]
     assert len(handlers) > 25
     unguarded = [name for name in handlers if not hasattr(getattr(Operations, name), "__wrapped__")]

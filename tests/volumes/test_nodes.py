@@ -131,10 +131,10 @@ async def test_a_number_that_is_used_again_is_another_node(
     assert new is not old
     assert new.key == old.key
     assert new.object_id != old.object_id
-    assert rig.volume.nodes.known(info) is new
+    assert rig.volume.nodes.known(rig.volume.nodes.root, Look(info, None)) is new
     # The end of the old one does not take the new one along.
     rig.volume.nodes.forget(old)
-    assert rig.volume.nodes.known(info) is new
+    assert rig.volume.nodes.known(rig.volume.nodes.root, Look(info, None)) is new
 
 
 async def test_a_number_that_was_used_again_is_not_reopened(

@@ -60,7 +60,9 @@ async def far(new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> R
 
 
 async def lookup(rig: Rig, name: str) -> Found:
-    directory = rig.volume.nodes.known(os.stat(rig.root / "d")) or await rig.node("d")
+    directory = rig.volume.nodes.known(
+        rig.volume.nodes.root, Look(os.stat(rig.root / "d"), None)
+    ) or await rig.node("d")
     return await rig.tree.lookup(directory, Path(name).name.encode())
 
 

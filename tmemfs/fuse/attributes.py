@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import NamedTuple
 
 import pyfuse3
@@ -40,6 +41,22 @@ def attributes(
     entry.st_mtime_ns = info.st_mtime_ns
     entry.st_ctime_ns = info.st_ctime_ns
     return entry
+
+
+def forbid(entry: pyfuse3.EntryAttributes, options: frozenset[str]) -> None:
+    """Take from *entry* what the mount that it is on forbids by these *options*.
+
+    To the kernel it is on our mount, which may permit it.
+    """
+    mode = entry.st_mode
+    regular = stat.S_ISREG(mode)
+    if "nosuid" in options and regular:
+        mode &= ~(stat.S_ISUID | stat.S_ISGID)
+    if "noexec" in options and regular:
+        mode &= ~0o111
+    if "nodev" in options and (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
+        entry.st_rdev = 0  # there is no such device: an open fails with ENXIO
+    entry.st_mode = pyfuse3.ModeT(mode)
 
 
 def statvfs(info: os.statvfs_result) -> pyfuse3.StatvfsData:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 
 import pyfuse3
@@ -16,6 +17,7 @@ OWN_NUMBERS = 1 << 62
 NO_INODE = OWN_NUMBERS - 1
 # Numbers for the nodes that have to have one of ours come after those of the control files.
 _FIRST_FOREIGN = OWN_NUMBERS + (1 << 32)
+_FOREIGN = 1 << 61
 
 
 class InodeTable:
@@ -27,7 +29,7 @@ class InodeTable:
         # Files of other filesystems mounted below the source, whose numbers may be taken.
         self._foreign: dict[int, Node] = {}
         self._foreign_numbers: dict[tuple[int, int, int], int] = {}
-        self._next_foreign = _FIRST_FOREIGN
+        self._taken: set[int] = set()
 
     def __len__(self) -> int:
         return self._count
@@ -53,10 +55,15 @@ class InodeTable:
         inode = node.inode
         if node.device == self._nodes.device and pyfuse3.ROOT_INODE < inode < NO_INODE:
             return inode
-        key = (*node.key, node.generation)
+        key = _key(node)
         if key not in self._foreign_numbers:
-            self._foreign_numbers[key] = self._next_foreign
-            self._next_foreign += 1
+            # The same whenever the kernel asks anew, as long as what it is on is mounted.
+            digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+            number = _FIRST_FOREIGN + int.from_bytes(digest, "little") % _FOREIGN
+            while number in self._taken:
+                number += 1
+            self._foreign_numbers[key] = number
+            self._taken.add(number)
         return self._foreign_numbers[key]
 
     def remember(self, node: Node) -> None:
@@ -80,17 +87,27 @@ class InodeTable:
         self._count -= 1
         if number >= OWN_NUMBERS:
             del self._foreign[number]
-            del self._foreign_numbers[(*node.key, node.generation)]
+            self._give_back(node)
         self._nodes.forget(node)
 
     def abandon(self, node: Node) -> None:
         """Forget *node* if the kernel was never told of it."""
         if not node.lookups:
-            self._foreign_numbers.pop((*node.key, node.generation), None)
+            self._give_back(node)
             if node in self._nodes:
                 self._nodes.forget(node)
+
+    def _give_back(self, node: Node) -> None:
+        """Let the number of *node* be another one's, if it is one of our own."""
+        number = self._foreign_numbers.pop(_key(node), None)
+        if number is not None:
+            self._taken.discard(number)
 
     def _find(self, number: int) -> Node | None:
         if number >= OWN_NUMBERS:
             return self._foreign.get(number)
         return self._nodes.numbered(number)
+
+
+def _key(node: Node) -> tuple[int, int, int]:
+    return node.device, node.inode, node.generation

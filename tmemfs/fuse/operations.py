@@ -17,7 +17,7 @@ import pyfuse3
 
 from tmemfs.credentials import Caller, caller, ourselves
 from tmemfs.fuse import control, session
-from tmemfs.fuse.attributes import Timeouts, attributes, statvfs
+from tmemfs.fuse.attributes import Timeouts, attributes, forbid, statvfs
 from tmemfs.fuse.control import Control, Entry
 from tmemfs.fuse.controlfiles import OpenControl
 from tmemfs.fuse.directory import Directory, Lister
@@ -32,6 +32,7 @@ from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.openfiles import OpenFile
 from tmemfs.volumes.tree import Found
 
+_CAPABILITY = b"security.capability"
 _ACL = b"system.posix_acl_"
 _FOR_EVER = 1e9  # seconds
 
@@ -79,7 +80,11 @@ class Operations(pyfuse3.Operations):
         self._next_handle = 1
         self._unseen = 0
         self._root_stat = LastKnown(lambda: self._tree.fstat(volume.nodes.root))
-        self._root_statfs = LastKnown(self._tree.statfs)
+        self._root_statfs = LastKnown(lambda: self._tree.statfs(volume.nodes.root))
+
+    async def run(self) -> None:
+        """What goes on as long as the mount does."""
+        await self._volume.run()
 
     def stale(self) -> None:
         """See `HasFailsafe.stale`: what leads to an inode that has gone, leads there no more."""
@@ -221,8 +226,11 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         if inode in self._control:
             raise pyfuse3.FUSEError(errno.ENODATA)
+        node = self._inodes.node(inode)
+        if name == _CAPABILITY and "nosuid" in node.filesystem.forbids:
+            raise pyfuse3.FUSEError(errno.ENODATA)
         try:
-            return await self._tree.getxattr(self._inodes.node(inode), name)
+            return await self._tree.getxattr(node, name)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP and name.startswith(_ACL):
                 # The kernel, which asks before it lets anybody but the owner in, takes "no lists
@@ -242,6 +250,11 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
+        asked = session.asked()
+        if asked is not None and asked.nodeid not in self._control:
+            node = self._inodes.node(asked.nodeid)
+            if node.device != self._volume.nodes.device:
+                return statvfs(await self._tree.statfs(node))
         return statvfs(await self._root_statfs.ask())
 
     # -- files -------------------------------------------------------------------------------
@@ -366,8 +379,12 @@ class Operations(pyfuse3.Operations):
         return self._found(node, info, age)
 
     def _found(self, node: Node, info: os.stat_result, age: float = 0.0) -> pyfuse3.EntryAttributes:
-        number = info.st_ino if node is self._volume.nodes.root else self._inodes.number(node)
-        return attributes(info, number, node.generation, self._timeouts.after(age))
+        root = self._volume.nodes.root
+        number = info.st_ino if node is root else self._inodes.number(node)
+        entry = attributes(info, number, node.generation, self._timeouts.after(age))
+        if node.device != root.device:
+            forbid(entry, node.filesystem.forbids)
+        return entry
 
     def _entry(self, entry: Entry) -> pyfuse3.EntryAttributes:
         timeouts = self._timeouts

@@ -35,6 +35,9 @@ from tmemfs.volumes.stamps import stamp
 from tmemfs.volumes.trace import Trace
 from tmemfs.volumes.tree import Found, Tree
 
+# For so long a descriptor that nobody uses stays open on what is mounted below the source.
+_IDLE_S = 1.0
+
 
 class CacheVolume:
     """The directory *root_fd*, its file pages kept in *pool*, an ephemeral one.
@@ -101,6 +104,12 @@ class CacheVolume:
         self.nodes.close()
         if self._trace is not None:
             self._trace.close()
+
+    async def run(self) -> None:
+        """Keep nobody from unmounting what is mounted below the source."""
+        while True:
+            await trio.sleep(_IDLE_S)
+            self.nodes.leave_mounts()
 
     def statistics(self) -> dict[str, int]:
         """Return the volume's counters, and how much it has open, plain numbers by name."""

@@ -19,6 +19,8 @@ from tmemfs.volumes.closing import Closer
 _LOCAL = frozenset(
     ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "jfs", "tmpfs", "ramfs", "rootfs")
 )
+FORBIDDING = frozenset(("nosuid", "nodev", "noexec"))
+"""options of a mount by which the kernel refuses what the file itself would permit"""
 # Calls about names and attributes that are under way at once.
 _THREADS = 128
 
@@ -26,13 +28,23 @@ _THREADS = 128
 class Filesystem:
     """What one filesystem is, and the threads that may ask it.
 
-    It *holds* if an inode must be held open to keep its number, as in user space.
+    It *holds* if an inode must be held open to keep its number, as in user space. Where the same
+    one is mounted twice, as by ``mount --bind``, that makes two of them: one may forbid what the
+    other does not.
     """
 
-    __slots__ = ("closer", "holds", "kind", "local", "threads")
+    __slots__ = ("closer", "device", "forbids", "holds", "kind", "local", "mount", "threads")
 
-    def __init__(self, kind: str) -> None:
-        """*kind* is its name in mountinfo, empty where nothing is known."""
+    def __init__(
+        self, kind: str, device: int, mount: int, forbids: frozenset[str] = frozenset()
+    ) -> None:
+        """*kind* is its name in mountinfo, empty where nothing is known.
+
+        *device* is its number, *mount* that of its mount; *forbids* are options of that.
+        """
+        self.device = device
+        self.mount = mount
+        self.forbids = forbids
         self.kind = kind
         self.local = kind in _LOCAL
         self.holds = kind.startswith("fuse")
@@ -40,10 +52,16 @@ class Filesystem:
         self.closer = Closer()
 
 
-def kind_of(fd: int) -> str:
-    """Return the kind of filesystem that *fd* is open on, empty where that cannot be told.
+def mount_of(fd: int) -> system.Mount | None:
+    """Return the mount that *fd* is open on, None where that cannot be told.
 
     The filesystem itself is not asked: it may not answer.
     """
     number = mount_id(fd)
-    return next((mount.fstype for mount in system.read_mounts() if mount.mount_id == number), "")
+    return next((mount for mount in system.read_mounts() if mount.mount_id == number), None)
+
+
+def kind_of(fd: int) -> str:
+    """Return the kind of filesystem that *fd* is open on, empty where that cannot be told."""
+    mount = mount_of(fd)
+    return mount.fstype if mount else ""

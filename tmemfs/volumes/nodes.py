@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import hashlib
 import os
 import stat
 from collections import OrderedDict
@@ -25,7 +26,9 @@ from types import TracebackType
 from typing import Any
 
 from tmemfs.safety import cool_heap
-from tmemfs.volumes.filesystems import Filesystem
+from tmemfs.syscalls import mount_id
+from tmemfs.system import Mount
+from tmemfs.volumes.filesystems import FORBIDDING, Filesystem
 from tmemfs.volumes.routes import Key, Look, Route, Step, generation_of, handle_of
 
 # Blocks of 512 bytes: freeing so many takes a filesystem long.
@@ -71,12 +74,14 @@ class Node:
     def __init__(
         self,
         table: NodeTable,
+        device: int,
         info: os.stat_result,
         handle: bytes | None,
         parent: Node | None,
         name: bytes,
     ) -> None:
-        self.device = table.device if info.st_dev == table.device else info.st_dev
+        self.device = device
+        """the number of what it is on (see `NodeTable.filesystem`)"""
         self.inode = info.st_ino
         self.generation = generation_of(handle)
         self.is_directory = stat.S_ISDIR(info.st_mode)
@@ -99,8 +104,8 @@ class Node:
 
     @property
     def key(self) -> Key:
-        """Device and inode number."""
-        return self.device, self.inode
+        """Device and inode number, as its filesystem has them."""
+        return self.filesystem.device, self.inode
 
     @property
     def filesystem(self) -> Filesystem:
@@ -189,8 +194,11 @@ class NodeTable:
         self._open: OrderedDict[Node, None] = OrderedDict()
         info = os.fstat(root_fd)
         self.device = info.st_dev
-        self._filesystems = {self.device: Filesystem(kind)}
-        self.root = Node(self, info, handle_of(root_fd), None, b"")
+        self._mount = mount_id(root_fd)
+        self._filesystems = {self.device: Filesystem(kind, self.device, self._mount)}
+        self._away: dict[Node, int] = {}
+        self._turn = 0
+        self.root = Node(self, self.device, info, handle_of(root_fd), None, b"")
         self.root._fd = root_fd
         self.root._pins = 1
         self._nodes[self.root.inode] = self.root
@@ -207,7 +215,7 @@ class NodeTable:
         return len(self._open)
 
     def filesystem(self, device: int) -> Filesystem:
-        """Return the filesystem with that device number."""
+        """Return the filesystem with that number (`Node.device`)."""
         return self._filesystems[device]
 
     def learn(self, parent: Node, name: bytes, look: Look, changes: int) -> Node:
@@ -216,15 +224,15 @@ class NodeTable:
         It was asked for after so many *changes* of ours; what was seen earlier of a new node may
         be from before one.
         """
-        info, handle, kind = look
-        self._learn_filesystem(info.st_dev, parent.filesystem, kind)
-        if self._filesystems[info.st_dev].holds:
+        info, handle, mount = look
+        device = self._device(parent, info.st_dev, mount)
+        if self._filesystems[device].holds:
             handle = None  # of the name, in fact: another link of the same inode has another one
-        place = self._place(info.st_dev, info.st_ino)
+        place = self._place(device, info.st_ino)
         node = self._nodes.get(place)
         # An open descriptor keeps the inode, and with it the number, from being used again.
         if node is None or (node._fd < 0 and node._handle != handle):
-            new = self._nodes[place] = Node(self, info, handle, parent, name)
+            new = self._nodes[place] = Node(self, device, info, handle, parent, name)
             new.changed = changes
             if node is not None and new.device == self.device:
                 # The kernel counts by the number, whichever inode it means.
@@ -240,16 +248,18 @@ class NodeTable:
             self._hang(node, parent, name)
         return node
 
-    def known(self, info: os.stat_result) -> Node | None:
-        """Return the node that has these attributes' device and inode number, if there is one."""
-        return self._nodes.get(self._place(info.st_dev, info.st_ino))
+    def known(self, parent: Node, look: Look) -> Node | None:
+        """Return the node of what was found in *parent*, if there is one."""
+        info = look.info
+        device = self._device(parent, info.st_dev, look.mount)
+        return self._nodes.get(self._place(device, info.st_ino))
 
     def numbered(self, inode: int) -> Node | None:
         """Return the node of that inode number on the root's filesystem, if it is known."""
         return self._nodes.get(inode)
 
     def __contains__(self, node: Node) -> bool:
-        return self._nodes.get(self._place(*node.key)) is node
+        return self._nodes.get(self._place(node.device, node.inode)) is node
 
     def forget(self, node: Node) -> None:
         """Close what *node* holds, now or when it is not pinned any more.
@@ -262,7 +272,8 @@ class NodeTable:
             self.leaving.add(node)
             return
         self.leaving.discard(node)
-        if node.filesystem.holds and node.is_open and not node.nameless and node in self:
+        holds = node.filesystem.holds and node.device == self.device
+        if holds and node.is_open and not node.nameless and node in self:
             self._forgotten.add(node)
             return
         self._drop(node)
@@ -308,6 +319,19 @@ class NodeTable:
         """Count *node*'s descriptor as the last to be closed."""
         if node is not self.root:
             self._open.move_to_end(node)
+        if node.device != self.device:
+            self._away[node] = self._turn
+
+    def leave_mounts(self) -> None:
+        """Close descriptors on other mounts than the root's that were not used since the last call.
+
+        As long as one is open, nobody can unmount what it is on.
+        """
+        for node, turn in list(self._away.items()):
+            if turn < self._turn and not node.pinned:
+                del self._away[node]
+                self._close(node)
+        self._turn += 1
 
     def route(self, node: Node) -> Route:
         """Return how *node* can be opened (`reopen`). The node that it starts from must stay open.
@@ -316,11 +340,12 @@ class NodeTable:
         """
         steps = []
         while not node.is_open:
-            steps.append(Step(node._handle, node.name, node.key, node.generation))
+            here = node.device == self.device
+            steps.append(Step(here, node._handle, node.name, node.key, node.generation))
             if node.parent is None:
                 raise OSError(errno.ESTALE, "inode cannot be reached any more")
             node = node.parent
-        return Route(self._root_fd, self.device, node._fd, steps[::-1])
+        return Route(self._root_fd, node._fd, steps[::-1])
 
     def start(self, node: Node) -> Node:
         """Return the node that the route to *node* starts from."""
@@ -335,6 +360,8 @@ class NodeTable:
             return
         node._fd = fd
         self._open[node] = None
+        if node.device != self.device:
+            self._away[node] = self._turn
         self._shrink()
 
     # -- inside ------------------------------------------------------------------------------
@@ -359,7 +386,7 @@ class NodeTable:
         return inode if device == self.device else (device, inode)
 
     def _drop(self, node: Node) -> None:
-        place = self._place(*node.key)
+        place = self._place(node.device, node.inode)
         if self._nodes.get(place) is node:
             del self._nodes[place]
             if len(self._nodes) < self._most // 8:
@@ -392,21 +419,34 @@ class NodeTable:
             return
         fd, node._fd = node._fd, -1
         self._open.pop(node, None)
+        self._away.pop(node, None)
         # Of an inode that has no name any more it may be the last, with which all is freed.
         if self._closing or (node.filesystem.local and not _frees_much(fd)):
             os.close(fd)
         else:
             node.filesystem.closer.close(fd)
 
-    def _learn_filesystem(self, device: int, parent: Filesystem, kind: str | None) -> None:
-        """Note what the filesystem *device* is: the *parent*'s, unless it is of another *kind*.
+    def _device(self, parent: Node, device: int, mount: Mount | None) -> int:
+        """Return the number for what is found in *parent* on *device*: on its mount, or on *mount*.
 
-        Each time, for the number of one that was unmounted may be given to another.
+        What is on the root's mount has its device's. What is on another has one that is the same as
+        long as that is mounted.
         """
-        if kind is None:
-            self._filesystems[device] = parent
-        elif device not in self._filesystems or self._filesystems[device].kind != kind:
-            self._filesystems[device] = Filesystem(kind)
+        above = parent.filesystem
+        if mount is None:
+            if device == above.device:
+                return parent.device
+            number, kind, forbids = above.mount, above.kind, above.forbids
+        else:
+            number, kind, forbids = mount.mount_id, mount.fstype, mount.options & FORBIDDING
+        if (number, device) == (self._mount, self.device):
+            return self.device
+        text = f"{number} {device}".encode()
+        told = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+        known = self._filesystems.get(told)
+        if known is None or (known.kind, known.forbids) != (kind, forbids):
+            self._filesystems[told] = Filesystem(kind, device, number, forbids)
+        return told
 
 
 def _frees_much(fd: int) -> bool:

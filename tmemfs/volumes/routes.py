@@ -12,7 +12,8 @@ import os
 from typing import NamedTuple
 
 from tmemfs.syscalls import file_handle, open_file_handle, open_here
-from tmemfs.volumes.filesystems import kind_of
+from tmemfs.system import Mount
+from tmemfs.volumes.filesystems import mount_of
 
 _OPEN_FLAGS = os.O_PATH | os.O_NOFOLLOW
 
@@ -21,16 +22,21 @@ Key = tuple[int, int]
 
 
 class Look(NamedTuple):
-    """Attributes, file handle, and the kind of filesystem if it is not the directory's."""
+    """Attributes, file handle, and the mount if it is not the directory's."""
 
     info: os.stat_result
     handle: bytes | None
-    kind: str | None = None
+    mount: Mount | None = None
 
 
 class Step(NamedTuple):
-    """What leads to a node from its parent, and what it must be to be the one."""
+    """What leads to a node from its parent, and what it must be to be the one.
 
+    *here* is whether it is on the root's mount, on which its handle is good. On another one, the
+    root's would permit what that forbids.
+    """
+
+    here: bool
     handle: bytes | None
     name: bytes
     key: Key
@@ -40,12 +46,10 @@ class Step(NamedTuple):
 class Route(NamedTuple):
     """How a node without a descriptor is reached again; plain numbers and bytes, for a thread.
 
-    Either by the last step's handle, on the filesystem of *root*, or from *base* by name, step by
-    step. *device* is the one on which handles are good.
+    Either by the last step's handle, on the mount of *root*, or from *base* by name, step by step.
     """
 
     root: int
-    device: int
     base: int
     steps: list[Step]
 
@@ -56,8 +60,7 @@ def reopen(route: Route) -> int:
     Raises ESTALE when its inode cannot be found.
     """
     last = route.steps[-1]
-    # A handle is good on its own filesystem only, and the root's is the one at hand.
-    if last.handle is not None and last.key[0] == route.device:
+    if last.handle is not None and last.here:
         # Not permitted, or not known to a filesystem in user space any more: there are names.
         with contextlib.suppress(PermissionError, StaleHandle):
             fd = _open_handle(route.root, last.handle)
@@ -147,7 +150,7 @@ def look_across(directory: int, name: bytes) -> Look:
     """Return what is mounted on *name* in *directory*. Blocks, for ever if that does not answer."""
     fd = os.open(name, _OPEN_FLAGS, dir_fd=directory)
     try:
-        return look_open(fd)._replace(kind=kind_of(fd))
+        return look_open(fd)._replace(mount=mount_of(fd))
     finally:
         os.close(fd)
 

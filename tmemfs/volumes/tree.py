@@ -221,11 +221,10 @@ class Tree:
         async with self.reach(node) as fd:
             return os.fsencode(await self._backing.ask(node.filesystem, calls.readlink, fd))
 
-    async def statfs(self) -> os.statvfs_result:
-        """Return the figures of the filesystem that the root is on."""
-        root = self.nodes.root
-        with root as fd:
-            return await self._backing.ask(root.filesystem, os.fstatvfs, fd)
+    async def statfs(self, node: Node) -> os.statvfs_result:
+        """Return the figures of the filesystem that *node* is on."""
+        async with self.reach(node) as fd:
+            return await self._backing.ask(node.filesystem, os.fstatvfs, fd)
 
     # -- making ------------------------------------------------------------------------------
 
@@ -406,7 +405,7 @@ class Tree:
 
     async def _known(self, parent: Node, directory: int, name: bytes) -> Node | None:
         try:
-            return self.nodes.known((await self._look(parent, directory, name)).info)
+            return self.nodes.known(parent, await self._look(parent, directory, name))
         except OSError:
             return None
 
@@ -468,7 +467,7 @@ class Tree:
         if found is None or parent.changed > listing.asked.changes:
             return None
         look, age = found
-        node = self.nodes.known(look.info)
+        node = self.nodes.known(parent, look)
         if node is None:
             # Who knows whether we have changed it since.
             if self._backing.changes > listing.asked.changes:

@@ -1,0 +1,178 @@
+"""What is mounted below the source: told apart, unmountable, and what it forbids is forbidden."""
+
+import errno
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from as_root import tmpfs_at
+from mounting import Mounted, drop_kernel_caches, mounted, wait_for
+from posix_cases.runner import attempt
+from sources import SOURCES, ext4
+
+pytestmark = pytest.mark.root
+
+
+@contextmanager
+def bound(path: Path, to: Path, options: str = "") -> Iterator[Path]:
+    """A directory seen a second time, with *options* of that mount alone."""
+    to.mkdir(exist_ok=True)
+    subprocess.run(["mount", "--bind", path, to], check=True)
+    try:
+        if options:
+            subprocess.run(["mount", "-o", f"remount,bind,{options}", to], check=True)
+        yield to
+    finally:
+        subprocess.run(["umount", "--lazy", to], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mounted]:
+    tmp_path.chmod(0o755)
+    (tmp_path / "source").mkdir()
+    options = ("-o", "suid,dev,exec,attr_timeout=0,entry_timeout=0")
+    with mounted(tmp_path / "source", tmp_path / "m", *options) as mount:
+        yield mount
+        assert mount.status()["failsafe"]["count"] == 0
+
+
+def unmounts(path: Path) -> bool:
+    quiet = subprocess.DEVNULL
+    return subprocess.run(["umount", path], check=False, stderr=quiet).returncode == 0
+
+
+def test_a_disk_can_be_unmounted_that_was_looked_at(mount: Mounted, tmp_path: Path) -> None:
+    place = mount.source / "disk"
+    with tmpfs_at(place) as disk:
+        (disk / "sub").mkdir()
+        (disk / "sub" / "file").write_text("on the disk")
+        seen = mount.path / "disk" / "sub" / "file"
+        assert seen.read_text() == "on the disk"
+        with open(seen) as file:
+            assert os.listdir(mount.path / "disk" / "sub") == ["file"]
+            assert not unmounts(place)
+            assert file.read() == "on the disk"
+        wait_for("it is unmounted", lambda: unmounts(place))
+        assert os.listdir(mount.path / "disk") == []
+        assert attempt(os.stat, seen) == "ENOENT"
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "bindfs", "same"])
+def test_numbers_stay_and_are_told_apart(mount: Mounted, tmp_path: Path, kind: str) -> None:
+    (mount.source / "own").mkdir()
+    (mount.source / "own" / "file").write_text("own")
+    below = mount.source / "below"
+    if kind == "tmpfs":
+        nested = tmpfs_at(below)
+    elif kind == "same":
+        nested = bound(mount.source / "own", below)
+    else:
+        (tmp_path / "other").mkdir()
+        nested = SOURCES["bindfs"](tmp_path / "other")  # type: ignore[assignment]
+    with nested as inner:
+        if kind == "bindfs":
+            below.mkdir()
+            subprocess.run(["mount", "--move", inner.path, below], check=True)
+        try:
+            for name in ("file", "b"):
+                (below / name).write_text("below")
+            before = _numbers(mount.path)
+            for _ in range(3):
+                drop_kernel_caches()
+                assert _numbers(mount.path) == before
+            assert len(set(before)) == len(before)
+        finally:
+            if kind == "bindfs":
+                subprocess.run(["umount", "--lazy", below], check=True)
+
+
+def _numbers(top: Path) -> list[int]:
+    names = ("own", "own/file", "below", "below/file", "below/b")
+    return [os.stat(top / name).st_ino for name in names]
+
+
+def test_its_own_figures(mount: Mounted) -> None:
+    with tmpfs_at(mount.source / "disk") as disk:
+        (disk / "file").touch()
+        for name in ("disk", "disk/file"):
+            assert os.statvfs(mount.path / name).f_blocks == os.statvfs(disk).f_blocks
+        assert os.statvfs(mount.path).f_blocks == os.statvfs(mount.source).f_blocks
+
+
+def test_links_and_renames_between_two_mounts_of_one_filesystem(mount: Mounted) -> None:
+    (mount.source / "own").mkdir()
+    (mount.source / "file").write_text("x")
+    with bound(mount.source / "own", mount.source / "again"):
+        for top in (mount.source, mount.path):
+            assert attempt(os.link, top / "file", top / "again" / "l") == "EXDEV"
+            assert attempt(os.rename, top / "file", top / "again" / "r") == "EXDEV"
+
+
+def _runs_as_root(path: Path) -> bool:
+    """Whether a program of root's with the set-user-ID bit makes root of somebody else."""
+    words = ["setpriv", "--reuid=65534", "--clear-groups", path]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return "euid=0" in done.stdout
+
+
+def _opens(path: Path) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
+def _runs(path: Path) -> bool:
+    try:
+        return subprocess.run([path], check=False, capture_output=True).returncode == 0
+    except OSError as error:
+        assert error.errno == errno.EACCES
+        return False
+
+
+def _writes(path: Path) -> bool:
+    calls = ((os.utime, path / "id"), (os.mkdir, path / "new"), (os.rmdir, path / "new"))
+    results = {attempt(call, name) for call, name in calls}
+    assert results in ({None}, {"EROFS"}, {"EROFS", "ENOENT"})
+    return results == {None}
+
+
+FORBIDDEN: dict[str, Callable[[Path], bool]] = {
+    "nosuid": lambda place: _runs_as_root(place / "id"),
+    "nodev": lambda place: _opens(place / "null"),
+    "noexec": lambda place: _runs(place / "id"),
+    "ro": _writes,
+}
+
+
+@pytest.mark.parametrize("option", FORBIDDEN)
+@pytest.mark.parametrize("kind", ["a disk", "a bind mount"])
+def test_what_a_nested_mount_forbids(
+    mount: Mounted, tmp_path: Path, option: str, kind: str
+) -> None:
+    (tmp_path / "disk").mkdir()
+    with ext4(tmp_path / "disk") as disk:
+        origin = disk.path if kind == "a disk" else mount.source / "own"
+        origin.mkdir(exist_ok=True)
+        origin.chmod(0o755)
+        program = origin / "id"
+        program.write_bytes(Path("/usr/bin/id").read_bytes())
+        program.chmod(0o4755)
+        os.mknod(origin / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        with bound(origin, mount.source / "nested", option) as nested:
+            assert not FORBIDDEN[option](nested)
+            assert not FORBIDDEN[option](mount.path / "nested")
+            drop_kernel_caches()
+            assert not FORBIDDEN[option](mount.path / "nested")
+            assert os.lstat(program).st_mode == stat.S_IFREG | 0o4755
+            if kind == "a bind mount":
+                # By its other name it may do what it may.
+                assert FORBIDDEN[option](mount.path / "own")
+                assert not FORBIDDEN[option](mount.path / "nested")
+        with bound(origin, mount.source / "free"):
+            assert FORBIDDEN[option](mount.path / "free")
