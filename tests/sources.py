@@ -7,12 +7,14 @@ Each is taken away at the end, also after a failure.
 """
 
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from as_root import NOBODY, tmpfs_at
 from mounting import SECONDS, wait_for
 
@@ -38,6 +40,7 @@ def plain(place: Path) -> Iterator[Source]:
 @contextmanager
 def bindfs(place: Path) -> Iterator[Source]:
     """A filesystem in user space that goes by path."""
+    _needs("bindfs")
     behind, path = _made(place / "behind"), _made(place / "bindfs")
     with _served(path, ["bindfs", "-f", behind, path]):
         yield Source(path, behind)
@@ -46,6 +49,7 @@ def bindfs(place: Path) -> Iterator[Source]:
 @contextmanager
 def sshfs(place: Path, *, user: int = 0, options: str = "") -> Iterator[Source]:
     """Another machine, as far as anybody can tell, whose server runs as `user`."""
+    _needs("sshfs", _SERVER)
     behind, path = _made(place / "behind"), _made(place / "sshfs")
     script = place / "ssh"
     become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
@@ -78,21 +82,6 @@ def overlay(place: Path) -> Iterator[Source]:
 
 
 @contextmanager
-def vfat(place: Path) -> Iterator[Source]:
-    """A memory stick: no owners, no modes, no links."""
-    image, path = place / "image", _made(place / "vfat")
-    with open(image, "wb") as file:
-        file.truncate(32 << 20)
-    subprocess.run(["mkfs.vfat", image], check=True, stdout=subprocess.DEVNULL)
-    words = "loop,umask=000"
-    subprocess.run(["mount", "-t", "vfat", "-o", words, image, path], check=True)
-    try:
-        yield Source(path, path)
-    finally:
-        _unmount(path)
-
-
-@contextmanager
 def ext4(place: Path, size: int = 64 << 20, options: str = "") -> Iterator[Source]:
     """A disk of its own, of `size` bytes; `options` are mkfs's."""
     image, path = place / "image", _made(place / "ext4")
@@ -115,6 +104,12 @@ SOURCES: dict[str, Callable[[Path], AbstractContextManager[Source]]] = {
     "overlay": overlay,
     "ext4": ext4,
 }
+
+
+def _needs(*programs: str) -> None:
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program}")
 
 
 def _made(path: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from posix_cases.attributes import GROUP_OBJ, NOBODY_ID, OTHER, USER_OBJ, _acl
 from posix_cases.calls import opens
 from posix_cases.runner import (
     ALICE,
@@ -250,3 +251,54 @@ def made_in_a_set_gid_directory_by_somebody_else(d: Path):
 
         seen.append(as_user(uid, makes, *groups, umask=0))
     return seen
+
+
+@case
+def a_list_that_is_the_mode_clears_the_set_group_bit(d: Path):
+    """Set by an owner who is not in the file's group."""
+    path = handed_over(make(d / "f", b"program"), 0o2755)
+    value = _acl((USER_OBJ, 7, NOBODY_ID), (GROUP_OBJ, 7, NOBODY_ID), (OTHER, 7, NOBODY_ID))
+    seen = as_user(ALICE, lambda: attempt(os.setxattr, path, "system.posix_acl_access", value))
+    return seen, look(path)["mode"]
+
+
+@case
+def where_only_a_further_group_may_write(d: Path):
+    place = d / "place"
+    place.mkdir()
+    handed_over(place, 0o770, uid=0)
+    other = make(d / "other")
+    handed_over(other, 0o664, uid=0)
+
+    def work():
+        made = [attempt(_touch_new, place / "f"), attempt(os.mkdir, place / "sub")]
+        moved = attempt(os.rename, place / "f", place / "g")
+        linked = attempt(os.link, place / "g", place / "h")
+        gone = attempt(os.unlink, place / "h"), attempt(os.rmdir, place / "sub")
+        written = attempt(other.write_bytes, b"of a member")
+        return made, moved, linked, gone, written, attempt(os.utime, other)
+
+    return {
+        who: as_user(BOB, work, *groups)
+        for who, groups in (("no member", ()), ("member", (STAFF,)))
+    }
+
+
+def _touch_new(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640))
+
+
+@case
+def set_group_directories_and_who_is_in_the_group(d: Path):
+    handed_over(d, 0o3777, uid=0)
+
+    def work():
+        os.mkdir(d / "sub")
+        fd = os.open(d / "f", os.O_CREAT | os.O_WRONLY, 0o2771)
+        os.close(fd)
+        seen = look(d / "sub"), look(d / "f")
+        os.rmdir(d / "sub")
+        os.unlink(d / "f")
+        return seen
+
+    return [as_user(uid, work, *groups, umask=0) for uid, groups in CALLERS.values()]
