@@ -6,6 +6,7 @@ asks for its attributes again, and whoever wants to know whether the mount lives
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -19,7 +20,11 @@ _PATIENCE = 1.0  # seconds
 
 
 class LastKnown(Generic[T]):
-    """The last answer to *question*, for when the next one is late."""
+    """The last answer to *question*, for when the next one is late, or an error.
+
+    An error of the source (it is dead: ENOTCONN) would be taken for one of ours, and the mount for
+    one whose daemon has gone.
+    """
 
     def __init__(self, question: Callable[[], Awaitable[T]]) -> None:
         self._question = question
@@ -27,10 +32,14 @@ class LastKnown(Generic[T]):
         self._late = False
 
     async def ask(self) -> T:
-        """Return the answer, an older one if it is late. Raises the question's errors."""
+        """Return the answer, an older one instead of none. Raises the question's first errors."""
         if not self._late:
             with trio.move_on_after(_PATIENCE):
-                self._answer = await self._question()
+                try:
+                    self._answer = await self._question()
+                except OSError:
+                    if self._answer is None:
+                        raise
                 return self._answer
         if self._answer is None:
             return await self._question()
@@ -42,6 +51,7 @@ class LastKnown(Generic[T]):
 
     async def _await_answer(self) -> None:
         try:
-            self._answer = await self._question()
+            with contextlib.suppress(OSError):
+                self._answer = await self._question()
         finally:
             self._late = False
