@@ -22,7 +22,7 @@ FLOORS = [
     {"volumes"},
     {"tmem"},
     {"pages"},
-    {"config", "loops", "supervise"},
+    {"config", "loops", "supervise", "threads"},
     {
         "blockdevices",
         "credentials",

@@ -69,7 +69,7 @@ def test_a_percentage_is_of_the_whole_that_is_given() -> None:
 def test_a_percentage_is_of_the_physical_memory_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(units, "physical_memory", lambda: 8 << 30)
+    monkeypatch.setattr(units, "usable_memory", lambda: 8 << 30)
     assert parse_size("25%") == 2 << 30
 
 

@@ -216,8 +216,8 @@ def _outside(swaps: Iterable[SwapSpec]) -> int:
 
 
 def default_budget() -> int:
-    """1 GiB, or a quarter of the physical memory where that is less."""
-    return min(1 << 30, system.physical_memory() // 4)
+    """1 GiB, or a quarter of the usable memory where that is less."""
+    return min(1 << 30, system.usable_memory() // 4)
 
 
 def split_options(text: str) -> list[str]:
@@ -349,11 +349,10 @@ def _size(key: str, text: str) -> int:
 
 
 def _budget(text: str) -> int:
-    budget, memory = _size("budget", text), system.physical_memory()
+    budget, memory = _size("budget", text), system.usable_memory()
     if budget > memory:
-        raise UsageError(
-            f"budget: {text} is more than the {format_size(memory)} of memory this machine has"
-        )
+        whose = "this machine has" if memory == system.physical_memory() else "its cgroup permits"
+        raise UsageError(f"budget: {text} is more than the {format_size(memory)} of memory {whose}")
     return budget
 
 

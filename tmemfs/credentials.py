@@ -160,6 +160,7 @@ def may_open_all() -> bool:
 
 def give_up() -> None:
     """Give up, for good, the capabilities that serving needs not. Before there are threads."""
+    _own.cache_clear()  # this process may be the child of one that was somebody else
     permitted = _own().permitted & _KEPT_SET
     _set_capabilities(permitted, permitted)
     _own.cache_clear()

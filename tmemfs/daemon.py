@@ -66,11 +66,13 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     core, steps = hardening.safe_core(config)
     client = core.new_client("mount")
     cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
+    descriptors = _descriptors()
     volume = CacheVolume(
         root,
         cache_pool,
         kind=kind_of(root),
-        descriptors=_descriptors(),
+        descriptors=descriptors,
+        open_files=descriptors,
         serves_swap=bool(config.swaps),
         mode=config.cache,
         believe=config.attr_timeout,
@@ -227,10 +229,13 @@ async def _leave(config: MountConfig, nursery: trio.Nursery) -> None:
 
 
 def _descriptors() -> int:
-    """Raise the limit of open files as far as it goes; return the share for inodes, a half."""
+    """Raise the limit of open files as far as it goes; return the share for inodes.
+
+    It is that for open files as well. The rest is for calls that are under way.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # The kernel's table of them doubles as it fills. In a process with threads whoever opens one
     # too many waits for that, 4 to 12 ms: the thread that serves. So it is large from the start.
     os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, min(hard, _TABLE) - 1))
-    return hard // 2
+    return hard * 2 // 5

@@ -4,10 +4,12 @@ The steps themselves are in `tmemfs.safety`; `docs/swap-safety.md` has the reaso
 measured.
 """
 
+import contextlib
 import logging
 
 from tmemfs import safety, system
 from tmemfs.config import MountConfig
+from tmemfs.errors import SystemFailure
 from tmemfs.fuse import session
 from tmemfs.safety import Step
 from tmemfs.tmem import Core
@@ -34,10 +36,10 @@ def safe_core(config: MountConfig) -> tuple[Core, list[Step]]:
     Without swap volumes none are. All memory that swap needs is there afterwards, and locked.
     """
     if not config.swaps:
-        return Core(config.budget), []
+        return _core(config.budget), []
     # Before the core maps its memory, which must not be made resident whole.
     steps = [safety.lock_memory(system.physical_memory())]
-    core = Core(config.budget)
+    core = _core(config.budget)
     core.keep_warm(core.capacity if config.reserve is None else config.reserve)
     for _ in safety.touching(core.warm_up):
         pass
@@ -46,6 +48,20 @@ def safe_core(config: MountConfig) -> tuple[Core, list[Step]]:
     # The last: until here the machine may make room for us.
     steps += safety.go_first(real_time=config.realtime)
     return core, steps
+
+
+def _core(budget: int) -> Core:
+    """Return a core whose budget may grow as far as the system lets it be mapped for.
+
+    Raises SystemFailure where not even the budget can be.
+    """
+    for capacity in (system.usable_memory(), 4 * budget, 2 * budget, budget):
+        with contextlib.suppress(OSError, MemoryError):
+            return Core(budget, max(capacity, budget))
+    raise SystemFailure(
+        f"budget: {format_size(budget)} of address space are refused; raise 'ulimit -v', or see "
+        "vm.overcommit_memory in proc(5)"
+    )
 
 
 def finish(steps: list[Step]) -> None:

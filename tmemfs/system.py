@@ -59,6 +59,42 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def usable_memory() -> int:
+    """The memory in bytes that this process may come to have: the machine's, or its cgroups'."""
+    return min([physical_memory(), *memory_limits()])
+
+
+def memory_limits(groups: str = "/proc/self/cgroup", top: str = "/sys/fs/cgroup") -> list[int]:
+    """The limits in bytes of the memory cgroups that this process is in, and all above them.
+
+    Of version 1 and 2, which may be there at once; *groups* is as in cgroups(7).
+    """
+    limits = []
+    for line in _text(groups).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            places, file = [f"{top}/memory"], "memory.limit_in_bytes"
+        elif not controllers:
+            places, file = [top, f"{top}/unified"], "memory.max"
+        else:
+            continue
+        parts = [part for part in path.split("/") if part]
+        for place in places:
+            for depth in range(len(parts) + 1):
+                text = _text("/".join([place, *parts[:depth], file])).strip()
+                if text.isdigit():  # else "max", or there is none
+                    limits.append(int(text))
+    return limits
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 def available_memory() -> int:
     """How many bytes programs can get without swapping: MemAvailable of proc(5)."""
     with open("/proc/meminfo", encoding="ascii") as file:

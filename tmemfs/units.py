@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 
 from tmemfs.errors import UsageError
-from tmemfs.system import physical_memory
+from tmemfs.system import usable_memory
 
 _LETTERS = "KMGTPE"
 _BINARY = {letter: 1024**power for power, letter in enumerate(_LETTERS, start=1)}
@@ -37,7 +37,7 @@ def parse_size(text: str, *, whole: int | None = None) -> int:
     if unit == "%":
         if number > 100:
             raise UsageError(f"{text!r} is more than all of it")
-        return int(number * (physical_memory() if whole is None else whole) / 100)
+        return int(number * (usable_memory() if whole is None else whole) / 100)
     if unit not in _FACTORS:
         raise UsageError(f"unknown unit in the size {text!r}; the units are {', '.join(_LETTERS)}")
     if "." in match["number"] and _FACTORS[unit] == 1:

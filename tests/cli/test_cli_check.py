@@ -46,6 +46,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The files of /proc and /sys, all empty until they are set."""
     contents: dict[str, str] = {}
     monkeypatch.setattr(machine, "_read", lambda path: contents.get(path, ""))
+    monkeypatch.setattr(system, "_text", lambda path: contents.get(path, ""))
     return contents
 
 

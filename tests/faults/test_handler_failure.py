@@ -34,7 +34,7 @@ def read(file, offset, size):
     if file.node.name == b"bad read":
         raise ZeroDivisionError
 
-def write(file, offset, buf):
+def write(file, offset, buf, caller):
     if file.node.name == b"bad write":
         raise AssertionError("never")
 

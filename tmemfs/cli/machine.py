@@ -255,25 +255,15 @@ def overcommit() -> Finding:
 def memory_cgroup() -> Finding:
     """Whether this very process, and so a daemon that it starts, may run into a limit."""
     topic = "memory limit"
-    for path in _limit_files():
-        text = _read(path)
-        if text.isdigit() and int(text) < system.physical_memory():
-            return Finding(
-                Level.WARNING,
-                topic,
-                f"programs started here share {format_size(int(text))}, and a daemon would, too; "
-                "start it outside, as a service",
-            )
+    limit = system.usable_memory()
+    if limit < system.physical_memory():
+        return Finding(
+            Level.WARNING,
+            topic,
+            f"programs started here share {format_size(limit)}, and a daemon would, too; "
+            "start it outside, as a service",
+        )
     return Finding(Level.OK, topic, "no cgroup limits the memory of what is started here")
-
-
-def _limit_files() -> Iterator[str]:
-    for line in _read("/proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            yield f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"
-        elif not controllers:
-            yield f"/sys/fs/cgroup{path}/memory.max"
 
 
 def _read(path: str) -> str:

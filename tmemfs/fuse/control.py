@@ -8,6 +8,7 @@ people write sizes.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import stat
@@ -63,6 +64,7 @@ class Control:
         self._swaps = swaps
         self._about = about
         self._extra = extra
+        _statm(os.getpid())
         self._since = time.monotonic()
         self._started = time.time_ns()
         self._entries: dict[int, Entry] = {}
@@ -181,6 +183,11 @@ class Control:
         self._add(name, stat.S_IFREG | mode, self.directory).opener = opened
 
 
+@functools.cache
+def _statm(process: int) -> int:
+    """Held open: figures are wanted above all when there are no descriptors any more."""
+    return os.open(f"/proc/{process}/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _resident() -> int:
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(os.pread(_statm(os.getpid()), 256, 0).split()[1]) * os.sysconf("SC_PAGE_SIZE")

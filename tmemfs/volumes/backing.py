@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import trio
 
+from tmemfs import threads
 from tmemfs.credentials import Caller, acting_as, as_caller
 from tmemfs.volumes.turns import Turns
 
@@ -143,11 +144,11 @@ class Backing:
         return await self.ask_by(on.threads, function, *args)
 
     async def ask_by(
-        self, threads: trio.CapacityLimiter, function: Callable[..., T], *args: Any
+        self, limiter: trio.CapacityLimiter, function: Callable[..., T], *args: Any
     ) -> T:
-        """As `ask`, by other *threads* than those of a filesystem that is known."""
+        """As `ask`, with another *limiter* than that of a filesystem that is known."""
         return await self._counted(
-            trio.to_thread.run_sync(function, *args, limiter=threads, abandon_on_cancel=True)
+            threads.run(function, *args, limiter=limiter, abandon_on_cancel=True)
         )
 
     async def make(self, on: Filesystem, function: Callable[..., T], *args: Any) -> T:
@@ -158,7 +159,7 @@ class Backing:
         """
         if on.local and not self.serves_swap:
             return function(*args)
-        return await self._counted(trio.to_thread.run_sync(function, *args, limiter=on.threads))
+        return await self._counted(threads.run(function, *args, limiter=on.threads))
 
     async def wait(
         self, file: trio.CapacityLimiter, function: Callable[..., T], *args: Any, safe: bool = False
@@ -169,9 +170,7 @@ class Backing:
         """
         async with file:
             return await self._counted(
-                trio.to_thread.run_sync(
-                    function, *args, limiter=self._threads, abandon_on_cancel=safe
-                )
+                threads.run(function, *args, limiter=self._threads, abandon_on_cancel=safe)
             )
 
     async def _counted(self, call: Awaitable[T]) -> T:

@@ -43,7 +43,7 @@ class CacheVolume:
     """The directory *root_fd*, its file pages kept in *pool*, an ephemeral one.
 
     It is on a filesystem of the kind *kind* (`filesystems.kind_of`); *descriptors* is how many may
-    be open for inodes (those of open files come on top). If the same mount *serves_swap*, that must
+    be open for inodes, *open_files* for open files. If the same mount *serves_swap*, that must
     not wait for a change to a name either. Names and attributes are the business of
     `tree`; what concerns the bytes of files is here. All errors are OSErrors.
 
@@ -62,6 +62,7 @@ class CacheVolume:
         *,
         kind: str,
         descriptors: int,
+        open_files: int = 1 << 20,
         serves_swap: bool = True,
         mode: CacheMode = "open",
         believe: float = 0,
@@ -86,6 +87,7 @@ class CacheVolume:
             pool,
             checks=mode != "always",
             writeback=writeback,
+            descriptors=open_files,
         )
         self.release = self.files.release
         self.mode = mode

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-import trio
-
-from tmemfs import supervise
+from tmemfs import supervise, threads
 
 
 class Closer:
@@ -33,7 +31,7 @@ class Closer:
             while self._fds:
                 fds, self._fds = self._fds, []
                 try:
-                    await trio.to_thread.run_sync(_close_all, fds)
+                    await threads.run(_close_all, fds)
                 finally:
                     # All of them, where no thread could be had.
                     self._fds = fds + self._fds

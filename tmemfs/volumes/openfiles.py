@@ -8,8 +8,10 @@ missing in the pool; elsewhere with each open, for later the name may be another
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+from collections import Counter
 
 import trio
 
@@ -79,7 +81,9 @@ class OpenFiles:
         *,
         checks: bool,
         writeback: bool,
+        descriptors: int,
     ) -> None:
+        """Up to *descriptors* may be open, of which no user but root may have more than a half."""
         self.count = 0
         """how many files are open"""
         self._tree = tree
@@ -87,6 +91,9 @@ class OpenFiles:
         self._pool = pool
         self._checks = checks
         self._writeback = writeback
+        self._descriptors = descriptors
+        self._owners: dict[int, int] = {}  # who has opened a descriptor, by uid
+        self._owned: Counter[int] = Counter()
         # Where files go by path: what was opened last by a name, and is open.
         self._named: dict[tuple[Node | None, bytes], FileData] = {}
 
@@ -113,6 +120,7 @@ class OpenFiles:
         """Make a file that belongs to *caller* and open it; return it and its attributes."""
         flags = self._access(flags)
         extra = flags & os.O_EXCL
+        self._admit(caller)
         fd = await self._tree.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
         try:
             # By the descriptor: the name may be another file's by now.
@@ -121,6 +129,7 @@ class OpenFiles:
         except BaseException:
             os.close(fd)
             raise
+        self._own(fd, caller)
         node = self._tree.nodes.learn(parent, name, look, asked.changes)
         node.told = look.info.st_size
         return self._attach(node, fd, look.info, flags, asked, caller)[0], look.info
@@ -206,7 +215,7 @@ class OpenFiles:
                 block = Block(b"", await self._backing.call(node.filesystem, os.fstat, opened))
             self._tree.nodes.check(node, block.info)
         except BaseException:
-            os.close(opened)
+            await self._close(node, opened)
             raise
         return opened, block, asked
 
@@ -280,7 +289,14 @@ class OpenFiles:
         self, node: Node, flags: int, wanted: int, caller: Caller
     ) -> tuple[int, Block]:
         """Open the file, and read it if it is no larger than *wanted*; see `_open_and_read`."""
-        flags |= self._backing.noatime
+        self._admit(caller)
+        opened, block = await self._opened(node, flags | self._backing.noatime, wanted, caller)
+        self._own(opened, caller)
+        return opened, block
+
+    async def _opened(
+        self, node: Node, flags: int, wanted: int, caller: Caller
+    ) -> tuple[int, Block]:
         how = flags, wanted, caller
         if not node.filesystem.local:
             return await self._tree.on(node, _open_and_read, *how)
@@ -292,6 +308,7 @@ class OpenFiles:
 
     async def _close(self, node: Node, fd: int, *, wrote: bool = False) -> None:
         """Close *fd*: in a thread where that may have to write, or free what is in the file."""
+        self._owned[self._owners.pop(fd, 0)] -= 1
         on = node.filesystem
         writes = wrote and self._backing.serves_swap
         if on.local and not writes and os.fstat(fd).st_nlink:
@@ -305,6 +322,16 @@ class OpenFiles:
             data.fd = fd
         else:  # somebody else was quicker, or nobody reads any more
             await self._close(node, fd)
+
+    def _admit(self, caller: Caller) -> None:
+        """Raise ENFILE where *caller* would take the last descriptors from others."""
+        mine, all_of_them = self._owned[caller.uid], len(self._owners)
+        if all_of_them >= self._descriptors or (caller.uid and mine >= self._descriptors // 2):
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    def _own(self, fd: int, caller: Caller) -> None:
+        self._owners[fd] = caller.uid
+        self._owned[caller.uid] += 1
 
     def _left(self, node: Node, data: FileData) -> None:
         """Take note that nobody has *data* open any more."""

@@ -7,7 +7,10 @@ than one. Files are numbered in the order in which they are first read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
+import stat
 from typing import TextIO
 
 log = logging.getLogger(__name__)
@@ -17,11 +20,17 @@ _BUFFER = 1 << 20
 
 
 class Trace:
-    """Writes the record of a volume with pages of *page_size* bytes to the new file *path*."""
+    """Writes the record of a volume with pages of *page_size* bytes to the file *path*.
+
+    What everybody reads is nobody's business but ours: the file is for its owner only. Raises
+    PermissionError where it is a link, or somebody else's.
+    """
 
     def __init__(self, path: str, page_size: int) -> None:
         self._numbers: dict[int, int] = {}
-        self._file: TextIO | None = open(path, "w", buffering=_BUFFER, encoding="ascii")  # noqa: SIM115
+        self._file: TextIO | None = open(  # noqa: SIM115
+            path, "w", buffering=_BUFFER, encoding="ascii", opener=_opener
+        )
         self._file.write(f"# tmemfs trace, pages of {page_size} bytes\n")
 
     def note(self, object_id: int, first: int, count: int) -> None:
@@ -42,3 +51,27 @@ class Trace:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
+
+
+def _opener(path: str, flags: int) -> int:
+    """Open *path*, which is made if it is not there, and never somebody else's."""
+    how = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, how, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise PermissionError(errno.EPERM, "is a link", path) from None
+    try:
+        info = os.fstat(fd)
+        regular = stat.S_ISREG(info.st_mode)
+        known = regular or stat.S_ISCHR(info.st_mode)
+        if not known or info.st_uid != os.geteuid() or info.st_nlink != 1:
+            raise PermissionError(errno.EPERM, "is not a file of ours alone", path)
+        if regular:
+            os.fchmod(fd, 0o600)
+            os.ftruncate(fd, 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

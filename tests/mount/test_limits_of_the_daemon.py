@@ -1,0 +1,173 @@
+"""What runs short in the daemon is waited for; what one user takes is not all that there is."""
+
+import errno
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from as_root import public_directory
+from faulty import over_faulty
+from memory_limit import V1, MemoryLimit
+from mounting import mounted, wait_for
+from page_data import run
+from posix_cases.runner import ALICE, BOB, as_user, attempt
+
+from tmemfs import system
+
+pytestmark = pytest.mark.root
+
+PIDS = Path("/sys/fs/cgroup/pids")
+READERS = 60
+
+
+@contextmanager
+def few_tasks(process: int, most: int) -> Iterator[None]:
+    """Let a process have no more than so many tasks."""
+    group = PIDS / f"tmemfs-{secrets.token_hex(4)}"
+    group.mkdir()
+    try:
+        (group / "pids.max").write_text(str(most))
+        (group / "cgroup.procs").write_text(str(process))
+        yield
+        (PIDS / "cgroup.procs").write_text(str(process))
+    finally:
+        wait_for("nobody is in it", lambda: attempt(group.rmdir) != "EBUSY")
+
+
+@pytest.mark.skipif(not (PIDS / "cgroup.procs").exists(), reason="no pids cgroup of version 1")
+@pytest.mark.parametrize("more", [1, 4], ids=["not one thread", "a few threads"])
+def test_no_more_threads(tmp_path: Path, more: int) -> None:
+    content = run(3, READERS)
+    with (
+        over_faulty(tmp_path, logs=True) as (backing, mount),
+        ThreadPoolExecutor(READERS) as readers,
+    ):
+        for number in range(READERS):
+            (backing.under / str(number)).write_bytes(content)
+        tasks = len(os.listdir(f"/proc/{mount.process.pid}/task"))
+        with few_tasks(mount.process.pid, tasks + more - 1):
+            found = readers.map(lambda n: (mount.path / str(n)).read_bytes(), range(READERS))
+            assert list(found) == [content] * READERS
+        assert mount.status()["failsafe"]["count"] == 0
+        assert mount.log().count("no more threads") <= READERS
+
+
+def test_one_user_does_not_take_all_descriptors(tmp_path: Path) -> None:
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))"
+    with public_directory() as top:
+        (top / "source").mkdir(mode=0o777)
+        (top / "source").chmod(0o777)
+        for number in range(400):
+            (top / "source" / str(number)).touch()
+            (top / "source" / str(number)).chmod(0o666)
+        with mounted(top / "source", top / "m", "--budget=16M", before=few) as mount:
+
+            def with_others() -> list[object]:
+                """While the first one holds all that it gets."""
+                reading, writing = os.pipe()
+                pid = os.fork()
+                if pid == 0:
+                    try:
+                        os.setgid(ALICE)
+                        os.setuid(ALICE)
+                        held, code = [], 0
+                        try:
+                            while True:
+                                held.append(os.open(mount.path / str(len(held)), os.O_RDWR))
+                        except OSError as error:
+                            code = error.errno or 0
+                        os.write(writing, bytes([min(len(held), 255), code]))
+                        os.read(os.open(top / "wait", os.O_RDONLY), 1)
+                        os._exit(0)
+                    finally:
+                        os._exit(1)
+                got, code = os.read(reading, 2)
+                words = [sys.executable, "-m", "tmemfs", "status", str(mount.path)]
+                status = subprocess.run(words, capture_output=True, check=False).returncode
+                others = as_user(BOB, lambda: attempt((mount.path / "399").write_text, "of B"))
+                figures = (mount.control / "metrics").read_text()
+                (top / "wait").open("w").close()
+                os.waitpid(pid, 0)
+                return [got > 10, code, status, others, "tmemfs" in figures]
+
+            os.mkfifo(top / "wait")
+            assert with_others() == [True, errno.ENFILE, 0, 4, True]
+            assert mount.status()["failsafe"]["count"] == 0
+            # What was closed can be had again.
+            with open(mount.path / "1", "r+"):
+                pass
+
+
+@pytest.mark.skipif(not (V1 / "memory.limit_in_bytes").exists(), reason="no memory cgroup of v1")
+def test_the_memory_of_a_cgroup(tmp_path: Path) -> None:
+    """The default budget, percentages, and what is too much: by the limit, not by the machine."""
+    with MemoryLimit(512 << 20) as limit:
+        program = "from tmemfs import config, units; print(config.default_budget(), units.parse_size('50%'))"
+        said = subprocess.check_output(limit.command([sys.executable, "-c", program]), text=True)
+        assert [int(word) for word in said.split()] == [128 << 20, 256 << 20]
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        words = [sys.executable, "-m", "tmemfs", "mount", tmp_path / "a", tmp_path / "b"]
+        done = subprocess.run(
+            limit.command([*map(str, words), "--budget=1G"]),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stderr == (
+            "tmemfs: budget: 1G is more than the 512M of memory its cgroup permits\n"
+        )
+
+
+def test_limits_of_both_versions_and_of_all_above(tmp_path: Path) -> None:
+    groups = tmp_path / "cgroup"
+    groups.write_text("4:cpu:/x\n3:memory:/a/b\n0::/c/d\n")
+    for place, text in {
+        "memory/a/memory.limit_in_bytes": "7000",
+        "memory/a/b/memory.limit_in_bytes": str(1 << 62),
+        "memory/memory.limit_in_bytes": "9000",
+        "c/memory.max": "6000",
+        "c/d/memory.max": "max",
+        "unified/c/d/memory.max": "5000",
+        "cpu/x/memory.max": "1",
+    }.items():
+        path = tmp_path / "top" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    found = system.memory_limits(str(groups), str(tmp_path / "top"))
+    assert sorted(found) == [5000, 6000, 7000, 9000, 1 << 62]
+    assert system.memory_limits(str(tmp_path / "none"), str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("room", ["enough for the budget", "too little"])
+def test_a_limit_of_address_space(tmp_path: Path, room: str) -> None:
+    size = "1536 << 20" if room == "enough for the budget" else "400 << 20"
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({size}, {size}))"
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_text("content")
+    if room == "enough for the budget":
+        with mounted(tmp_path / "source", tmp_path / "m", "--budget=256M", before=limit) as mount:
+            assert (mount.path / "file").read_text() == "content"
+        return
+    (tmp_path / "m").mkdir()
+    program = limit + "\nimport sys\nfrom tmemfs.cli.main import main\nsys.exit(main())"
+    words = ["mount", tmp_path / "source", tmp_path / "m", "-f", "--budget=512M"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "tmemfs: budget: 512M of address space are refused; raise 'ulimit"
+    )
+    assert done.stderr.count("\n") == 1
+    assert system.mount_at(str(tmp_path / "m")) is None
