@@ -31,7 +31,7 @@ class Kernel:
         self.asked = ContextVar("asked", default=None)
 
     def listen(self, begin, opcodes: bytes) -> None:
-        assert opcodes == bytes([FALLOCATE])
+        assert FALLOCATE in opcodes
         self.begin = begin
 
     def ask(self, request: int, fh: int, mode: int, offset: int, length: int) -> None:
@@ -95,13 +95,22 @@ async def test_a_mistake_is_an_eio(handlers, kernel: Kernel) -> None:
     assert handlers.failsafe.count == 1
 
 
+@pytest.mark.expects_log("raw request failed")
+async def test_a_mistake_before_the_handler_is_noted(kernel: Kernel) -> None:
+    async def fail(*_: int) -> None:
+        raise ValueError
+
+    rawrequests.serve(SimpleNamespace(fallocate=fail))
+    kernel.ask(1, 3, 4, 5, 6)
+    assert await kernel.replied(1) == errno.EIO
+
+
 @pytest.mark.parametrize(
     ("error", "reply"),
     [
         (pyfuse3.FUSEError(errno.ENOSPC), errno.ENOSPC),
         # ENOSYS would be the last answer that the kernel asks for.
         (pyfuse3.FUSEError(errno.ENOSYS), errno.EOPNOTSUPP),
-        (ValueError(), errno.EIO),
     ],
     ids=repr,
 )

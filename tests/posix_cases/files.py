@@ -123,9 +123,9 @@ def seek_to_impossible_places(d: Path):
 
 @differs(
     (0, 262144),
-    "pyfuse3 has no lseek handler: the kernel takes the whole file for data",
+    "what is written to a mapping, the kernel alone knows: all is data while somebody may write",
 )
-def seek_to_holes_and_data(d: Path):
+def seek_to_holes_and_data_while_writing(d: Path):
     def use(fd: int):
         os.ftruncate(fd, 262144)
         os.pwrite(fd, b"x" * 4096, 131072)
@@ -133,6 +133,20 @@ def seek_to_holes_and_data(d: Path):
         return os.lseek(fd, 0, os.SEEK_DATA), os.lseek(fd, 0, os.SEEK_HOLE)
 
     return opened(d / "f", RW, use)
+
+
+@case
+def seek_to_holes_and_data(d: Path):
+    with open(d / "f", "wb") as file:
+        file.truncate(262144)
+        file.seek(131072)
+        file.write(b"x" * 4096)
+    places = [(0, os.SEEK_DATA), (0, os.SEEK_HOLE), (131073, os.SEEK_HOLE), (200_000, os.SEEK_DATA)]
+    return opened(
+        d / "f",
+        os.O_RDONLY,
+        lambda fd: [attempt(os.lseek, fd, *place) for place in (*places, (262144, os.SEEK_HOLE))],
+    )
 
 
 @case
@@ -300,20 +314,38 @@ def flags_are_remembered(d: Path):
     ]
 
 
-@differs(
-    "ENOTSUP",
-    "FUSE asks for a file without a name by a request that pyfuse3 does not know",
-)
+def _name(fd: int, d: Path) -> None:
+    opened(d, os.O_RDONLY, lambda top: os.link(f"/proc/self/fd/{fd}", "named", dst_dir_fd=top))
+
+
+@case
 def file_without_a_name(d: Path):
-    return (
-        opened(d, os.O_TMPFILE | os.O_RDWR, lambda fd: os.write(fd, b"x"))
-        if (not isinstance(attempt(_open_and_close, d, os.O_TMPFILE | os.O_RDWR), str))
-        else attempt(os.open, d, os.O_TMPFILE | os.O_RDWR)
-    )
+    def use(fd: int):
+        written = os.write(fd, b"content")
+        seen = os.pread(fd, 100, 0), look(fd), os.listdir(d)
+        _name(fd, d)
+        return written, seen, look(fd), os.listdir(d), (d / "named").read_bytes()
+
+    return opened(d, os.O_TMPFILE | os.O_RDWR, use, 0o640), (d / "named").read_bytes()
 
 
-def _open_and_close(path: Path, flags: int) -> None:
-    os.close(os.open(path, flags))
+@case
+def file_that_never_has_a_name(d: Path):
+    def use(fd: int):
+        os.write(fd, b"content")
+        return attempt(_name, fd, d)
+
+    return opened(d, os.O_TMPFILE | os.O_RDWR | os.O_EXCL, use), os.listdir(d)
+
+
+@case
+def file_without_a_name_of_a_user(d: Path):
+    os.chmod(d, 0o777)
+
+    def make_it():
+        return opened(d, os.O_TMPFILE | os.O_RDWR, look, 0o666)
+
+    return as_user(ALICE, make_it, umask=0o027)
 
 
 @case

@@ -18,6 +18,10 @@ _LARGEST_NUMBER = (1 << 64) - 1
 class OpenControl(Protocol):
     """What reads and writes of an open control file go to."""
 
+    @property
+    def size(self) -> int:
+        """Where it ends."""
+
     def read(
         self, offset: int, size: int
     ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
@@ -39,6 +43,10 @@ class Text:
     def __init__(self, text: str, order: Callable[[str], Awaitable[None]] | None = None) -> None:
         self._data = text.encode()
         self._order = order
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
 
     def read(self, offset: int, size: int) -> bytes:
         return self._data[offset : offset + size]

@@ -27,7 +27,7 @@ from tmemfs.fuse.inodes import NO_INODE, InodeTable
 from tmemfs.fuse.patience import LastKnown
 from tmemfs.supervise import Failsafe
 from tmemfs.syscalls import UTIME_NOW, UTIME_OMIT
-from tmemfs.volumes.cache import CacheVolume
+from tmemfs.volumes.cache import CacheVolume, seek_in_data
 from tmemfs.volumes.nodes import Node
 from tmemfs.volumes.openfiles import OpenFile
 from tmemfs.volumes.tree import Found
@@ -280,11 +280,8 @@ class Operations(pyfuse3.Operations):
     @handler
     async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
         node = self._parent(parent, name, new=True)
-        file, info = await self._volume.files.create(node, name, mode, flags, _caller(ctx))
-        handle = self._handle()
-        self._files[handle] = file
-        entry = self._remember(file.node, info)
-        return self._opened(handle, keep_cache=False), entry
+        who = _caller(ctx)
+        return self._created(*await self._volume.files.create(node, name, mode, flags, who))
 
     @handler
     def read(self, fh: int, off: int, size: int) -> Any:
@@ -308,6 +305,23 @@ class Operations(pyfuse3.Operations):
             await self._volume.fallocate(file, mode, offset, length, _writer(file))
         else:
             await self._controls[fh].fallocate(mode, offset, length)
+
+    @handler
+    async def lseek(self, fh: int, offset: int, whence: int) -> int:
+        # Nor this, nor the next.
+        file = self._files.get(fh)
+        if file is not None:
+            return await self._volume.lseek(file, offset, whence)
+        return seek_in_data(self._controls[fh].size, offset, whence)
+
+    @handler
+    async def tmpfile(self, parent: int, mode: int, flags: int, umask: int) -> Any:
+        asked = session.asked()
+        if asked is None:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        who = caller(asked.uid, asked.gid, asked.pid, umask)
+        node = self._node(parent)
+        return self._created(*await self._volume.files.create_unnamed(node, mode, flags, who))
 
     @handler
     async def flush(self, fh: int) -> None:
@@ -354,6 +368,14 @@ class Operations(pyfuse3.Operations):
     def _handle(self) -> int:
         self._next_handle += 1
         return self._next_handle
+
+    def _created(
+        self, file: OpenFile, info: os.stat_result
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        handle = self._handle()
+        self._files[handle] = file
+        entry = self._remember(file.node, info)
+        return self._opened(handle, keep_cache=False), entry
 
     def _opened(self, handle: int, *, keep_cache: bool, direct: bool = False) -> pyfuse3.FileInfo:
         return pyfuse3.FileInfo(

@@ -295,6 +295,17 @@ class CacheVolume:
         if not mode & FALLOC_KEEP_SIZE:
             file.node.told = max(file.node.told, end)
 
+    async def lseek(self, file: OpenFile, offset: int, whence: int) -> int:
+        """Return where data, or a hole, begins from *offset* on: ``SEEK_DATA``, ``SEEK_HOLE``.
+
+        As long as somebody may write the file, all of it is data: what was written to a mapping of
+        it, or is written back later, is known to the kernel alone. Raises ENXIO behind the end.
+        """
+        if file.data.writers:
+            return seek_in_data(file.data.size, offset, whence)
+        fd = await self.files.reader(file)
+        return await self.backing.call(file.node.filesystem, os.lseek, fd, offset, whence)
+
     async def fsync(self, file: OpenFile, datasync: bool) -> None:
         """Let what was written reach the backing file's disk."""
         sync = os.fdatasync if datasync else os.fsync
@@ -409,6 +420,13 @@ class CacheVolume:
             node.data.doubt(None)
         else:
             self._pool.flush_object(node.object_id)
+
+
+def seek_in_data(size: int, offset: int, whence: int) -> int:
+    """As lseek(2) with ``SEEK_DATA`` or ``SEEK_HOLE`` where there is no hole but the end."""
+    if not 0 <= offset < size:
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+    return offset if whence == os.SEEK_DATA else size
 
 
 def _sync_directory(path: str) -> None:

@@ -67,6 +67,7 @@ class FileData:
         "size",
         "threads",
         "unlinked",
+        "writers",
     )
 
     def __init__(
@@ -87,6 +88,8 @@ class FileData:
         self.info: os.stat_result | None = None
         """the file's attributes, as they were seen last"""
         self.opens = 0
+        self.writers = 0
+        """of those that have it open, how many may write"""
         self.fd = -1
         """by which all read who only read, from the first time on that one has to"""
         self.opening: trio.Event | None = None

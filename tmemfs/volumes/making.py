@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from tmemfs.credentials import Caller, acting_as, has_own_umask, ourselves
+from tmemfs.volumes.calls import inode_path
 
 
 def make(
@@ -50,6 +51,12 @@ def make_file(caller: Caller, directory: int, name: bytes, mode: int, flags: int
         with contextlib.suppress(OSError):
             os.fchown(fd, -1, caller.gid)
     return fd
+
+
+def make_unnamed(caller: Caller, directory: int, mode: int, flags: int) -> int:
+    """Make a file without a name as *caller*, and open it; return the descriptor."""
+    with _making_as(caller) as mask:
+        return os.open(inode_path(directory), flags | os.O_TMPFILE, mode & ~mask)
 
 
 @contextlib.contextmanager

@@ -134,6 +134,27 @@ class OpenFiles:
         node.told = look.info.st_size
         return self._attach(node, fd, look.info, flags, asked, caller)[0], look.info
 
+    async def create_unnamed(
+        self, parent: Node, mode: int, flags: int, caller: Caller
+    ) -> tuple[OpenFile, Stat]:
+        """Make a file without a name, as *caller*, on the filesystem of *parent*; see `create`."""
+        flags = self._access(flags)
+        extra = flags & (os.O_TMPFILE | os.O_EXCL)
+        self._admit(caller)
+        fd = await self._tree.create_unnamed(parent, mode, flags & _OPEN_FLAGS | extra, caller)
+        try:
+            asked = self._backing.asking()
+            look = await self._backing.call(parent.filesystem, look_open, fd)
+            node = self._tree.nodes.learn(parent, b"", look, asked.changes)
+            # Nothing else leads there.
+            self._tree.nodes.adopt(node, open_inode(fd, os.O_PATH))
+            node.keep_open()
+        except BaseException:
+            os.close(fd)
+            raise
+        self._own(fd, caller)
+        return self._attach(node, fd, look.info, flags, asked, caller)[0], look.info
+
     async def reader(self, file: OpenFile) -> int:
         """Return a descriptor by which the file can be read."""
         fd = await self._reader(file)
@@ -173,6 +194,7 @@ class OpenFiles:
             return
         data, mine = file.data, [file.fd]
         data.closed()
+        data.writers -= file.fd >= 0
         if not data.opens:
             self._left(file.node, data)
             mine.append(data.fd)
@@ -373,6 +395,7 @@ class OpenFiles:
             self._named[name] = node.data
             node.data.named = name
         keep = node.data.opened(info)
+        node.data.writers += fd >= 0
         if node.changed > asked.changes:
             node.data.doubt(info)
         self._tree.recent.note(node, info, asked)

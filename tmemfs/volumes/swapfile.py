@@ -85,6 +85,11 @@ class OpenSwap:
         self._file = file
         self._buffer = file.buffer
 
+    @property
+    def size(self) -> int:
+        """Bytes of the volume."""
+        return self._file.size
+
     def read(self, offset: int, size: int) -> Read | Coroutine[Any, Any, Read]:
         """See `SwapVolume.read`."""
         return _tried(self._buffer.read, offset, size)

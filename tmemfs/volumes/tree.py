@@ -21,7 +21,7 @@ from tmemfs.credentials import Caller, as_caller
 from tmemfs.syscalls import renameat2, utimens
 from tmemfs.volumes import calls
 from tmemfs.volumes.backing import Asked, Backing, Stat
-from tmemfs.volumes.making import make, make_file, make_link
+from tmemfs.volumes.making import make, make_file, make_link, make_unnamed
 from tmemfs.volumes.nodes import Node, NodeTable
 from tmemfs.volumes.recent import LARGEST, Listing, Recent
 from tmemfs.volumes.routes import (
@@ -260,6 +260,12 @@ class Tree:
         async with self.reach(parent) as directory:
             return await self._make((parent,), make_file, caller, directory, name, mode, flags)
 
+    async def create_unnamed(self, parent: Node, mode: int, flags: int, caller: Caller) -> int:
+        """Make a file without a name as *caller* and open it; return the descriptor."""
+        mode = stat.S_IMODE(mode)
+        async with self.reach(parent) as directory:
+            return await self._make((), make_unnamed, caller, directory, mode, flags, on=parent)
+
     async def link(self, node: Node, parent: Node, name: bytes, caller: Caller) -> Found:
         """Give *node* another name, as *caller*."""
         async with self.reach(node) as fd, self.reach(parent) as directory:
@@ -442,10 +448,12 @@ class Tree:
                 if after is not None:
                     self._unnamed(node)
 
-    async def _make(self, nodes: Sequence[Node], function: Callable[..., T], *args: Any) -> T:
-        """Make a call that changes *nodes*, which are on one filesystem."""
+    async def _make(
+        self, nodes: Sequence[Node], function: Callable[..., T], *args: Any, on: Node | None = None
+    ) -> T:
+        """Make a call that changes *nodes*, which are on one filesystem, that of *on*."""
         try:
-            return await self._backing.make(nodes[0].filesystem, function, *args)
+            return await self._backing.make((on or nodes[0]).filesystem, function, *args)
         finally:
             self._backing.note_change(*nodes)
 
