@@ -7,6 +7,8 @@ may have (``ulimit -u``), by memory. That is no reason to fail a request.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Seconds until it is tried again though nobody here has given one back.
 _RETRY_S = 0.05
+# Seconds in which it is said once that there are too few.
+_QUIET_S = 60.0
 
 
 class _Threads:
@@ -28,6 +32,15 @@ class _Threads:
         self.short = False
         """whether the last attempt to start one failed"""
         self.returned = trio.Event()
+        self._told = -math.inf
+
+    def ran_short(self) -> None:
+        """Take note that one could not be started, and say so: once, not for each request."""
+        self.short = True
+        now = time.monotonic()
+        if now - self._told >= _QUIET_S:
+            log.warning("no more threads can be had (pids.max, ulimit -u): requests wait for those")
+            self._told = now
 
     def back(self) -> None:
         """Let those go on who wait for one."""
@@ -64,9 +77,7 @@ async def run(
                 raise
         finally:
             _threads.back()
-        if not _threads.short:
-            _threads.short = True
-            log.warning("no more threads can be had (pids.max, ulimit -u): requests wait for those")
+        _threads.ran_short()
         if not _threads.running:
             return function(*args)
         with trio.move_on_after(_RETRY_S):

@@ -56,7 +56,8 @@ def test_no_more_threads(tmp_path: Path, more: int) -> None:
             found = readers.map(lambda n: (mount.path / str(n)).read_bytes(), range(READERS))
             assert list(found) == [content] * READERS
         assert mount.status()["failsafe"]["count"] == 0
-        assert mount.log().count("no more threads") <= READERS
+        # Once in a while, not for each of them.
+        assert 1 <= mount.log().count("no more threads") < READERS // 4
 
 
 def test_one_user_does_not_take_all_descriptors(tmp_path: Path) -> None:
