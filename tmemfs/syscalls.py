@@ -13,6 +13,7 @@ _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC_STATS = 0x7FF
 _AT_STATX_DONT_SYNC = 0x4000
 _STATX_MNT_ID = 0x1000
+_STATX_MNT_ID_UNIQUE = 0x4000
 _STATX_MNT_ID_OFFSET = 144
 _STATX_BYTES = 256
 _MAX_HANDLE = 128
@@ -134,15 +135,17 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     _checked(_fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
 
 
-def mount_id(fd: int) -> int:
+def mount_id(fd: int, *, unique: bool = False) -> int:
     """Return the number, as in mountinfo, of the mount that *fd* was opened on; -1 if unknown.
 
-    The filesystem is not asked. Unknown before Linux 5.8. See statx(2).
+    A *unique* one is not in mountinfo, and no other mount gets it later. The filesystem is not
+    asked. Unknown before Linux 5.8, the unique one before 6.8. See statx(2).
     """
+    wanted = _STATX_MNT_ID_UNIQUE if unique else _STATX_MNT_ID
     buffer = ctypes.create_string_buffer(_STATX_BYTES)
     flags = _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
-    _checked(_libc.statx(fd, b"", flags, ctypes.c_uint(_STATX_MNT_ID), buffer))
-    if not int.from_bytes(buffer.raw[:4], sys.byteorder) & _STATX_MNT_ID:
+    _checked(_libc.statx(fd, b"", flags, ctypes.c_uint(wanted), buffer))
+    if not int.from_bytes(buffer.raw[:4], sys.byteorder) & wanted:
         return -1
     start = _STATX_MNT_ID_OFFSET
     return int.from_bytes(buffer.raw[start : start + 8], sys.byteorder)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from as_root import tmpfs_at
+from faulty import FaultyBacking
 from mounting import Mounted, drop_kernel_caches, mounted, wait_for
 from posix_cases.runner import attempt
 from sources import SOURCES, ext4
+
+from tmemfs import system
 
 pytestmark = pytest.mark.root
 
@@ -59,6 +63,66 @@ def test_a_disk_can_be_unmounted_that_was_looked_at(mount: Mounted, tmp_path: Pa
         wait_for("it is unmounted", lambda: unmounts(place))
         assert os.listdir(mount.path / "disk") == []
         assert attempt(os.stat, seen) == "ENOENT"
+
+
+def test_a_dead_one_is_listed_and_fails_by_itself(mount: Mounted, tmp_path: Path) -> None:
+    """Also right after the listing, which must not make it an empty file."""
+    dead = mount.source / "home" / "dead"
+    dead.mkdir(parents=True)
+    (mount.source / "home" / "file").write_text("content")
+    with FaultyBacking(tmp_path) as backing:
+        subprocess.run(["mount", "--move", backing.path, dead], check=True)
+        try:
+            backing.kill()
+            wait_for("it is dead", lambda: attempt(os.stat, dead) == "ENOTCONN")
+            for _ in range(2):
+                assert sorted(os.listdir(mount.path / "home")) == ["dead", "file"]
+                assert attempt(os.stat, mount.path / "home" / "dead") == "ENOTCONN"
+                assert (mount.path / "home" / "file").read_text() == "content"
+                drop_kernel_caches()
+        finally:
+            subprocess.run(["umount", "--lazy", dead], check=True)
+    assert os.listdir(mount.path / "home" / "dead") == []
+
+
+def test_a_disk_in_place_of_another(mount: Mounted, tmp_path: Path) -> None:
+    """A copy of it even, with the same numbers, times and sizes, is another one."""
+    place = mount.source / "disk"
+    place.mkdir()
+    for letter in ("A", "B"):
+        (tmp_path / letter).mkdir()
+    with ext4(tmp_path / "A", 4 << 20) as disk:
+        (disk.path / "file").write_text("A" * 8192)
+    content = (tmp_path / "A" / "image").read_bytes()
+    assert content.count(b"A" * 8192) == 1
+    (tmp_path / "B" / "image").write_bytes(content.replace(b"A" * 8192, b"B" * 8192))
+    for letter in ("A", "B"):
+        subprocess.run(["mount", "-o", "loop", tmp_path / letter / "image", place], check=True)
+        try:
+            assert (mount.path / "disk" / "file").read_text() == letter * 8192
+        finally:
+            wait_for("it is unmounted", lambda: unmounts(place))
+
+
+@pytest.mark.skipif(shutil.which("automount") is None, reason="no automount")
+def test_what_is_mounted_when_somebody_asks(mount: Mounted, tmp_path: Path) -> None:
+    place = mount.source / "auto"
+    place.mkdir()
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "file").write_text("far")
+    (tmp_path / "map").write_text(f"one -fstype=bind :{tmp_path / 'far'}\n")
+    (tmp_path / "master").write_text(f"{place} file:{tmp_path / 'map'}\n")
+    words = ["automount", "--foreground", "--dont-check-daemon", tmp_path / "master"]
+    with subprocess.Popen(words) as daemon:
+        try:
+            wait_for("autofs is there", lambda: system.mount_at(str(place)) is not None)
+            assert (mount.path / "auto" / "one" / "file").read_text() == "far"
+            assert os.listdir(mount.path / "auto" / "one") == ["file"]
+            assert attempt(os.stat, mount.path / "auto" / "other") == "ENOENT"
+            wait_for("it is unmounted", lambda: unmounts(place / "one"))
+            assert (mount.path / "auto" / "one" / "file").read_text() == "far"
+        finally:
+            daemon.terminate()
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "bindfs", "same"])

@@ -132,4 +132,6 @@ def _only_a_name() -> pyfuse3.EntryAttributes:
     # No inode of ours, and without a kind the kernel does not take it for one; it forgets it at
     # once. But 0, which stands for "no inode" in FUSE, would make the C library skip the name.
     entry.st_ino = pyfuse3.InodeT(NO_INODE)
+    entry.st_mode = pyfuse3.ModeT(0)
+    entry.entry_timeout = entry.attr_timeout = 0
     return entry

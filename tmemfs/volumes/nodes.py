@@ -26,9 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from tmemfs.safety import cool_heap
-from tmemfs.syscalls import mount_id
-from tmemfs.system import Mount
-from tmemfs.volumes.filesystems import FORBIDDING, Filesystem
+from tmemfs.volumes.filesystems import Filesystem, OnMount, mount_number
 from tmemfs.volumes.routes import Key, Look, Route, Step, generation_of, handle_of
 
 # Blocks of 512 bytes: freeing so many takes a filesystem long.
@@ -194,7 +192,7 @@ class NodeTable:
         self._open: OrderedDict[Node, None] = OrderedDict()
         info = os.fstat(root_fd)
         self.device = info.st_dev
-        self._mount = mount_id(root_fd)
+        self._mount = mount_number(root_fd)
         self._filesystems = {self.device: Filesystem(kind, self.device, self._mount)}
         self._away: dict[Node, int] = {}
         self._turn = 0
@@ -426,7 +424,7 @@ class NodeTable:
         else:
             node.filesystem.closer.close(fd)
 
-    def _device(self, parent: Node, device: int, mount: Mount | None) -> int:
+    def _device(self, parent: Node, device: int, mount: OnMount | None) -> int:
         """Return the number for what is found in *parent* on *device*: on its mount, or on *mount*.
 
         What is on the root's mount has its device's. What is on another has one that is the same as
@@ -438,7 +436,7 @@ class NodeTable:
                 return parent.device
             number, kind, forbids = above.mount, above.kind, above.forbids
         else:
-            number, kind, forbids = mount.mount_id, mount.fstype, mount.options & FORBIDDING
+            number, kind, forbids = mount
         if (number, device) == (self._mount, self.device):
             return self.device
         text = f"{number} {device}".encode()

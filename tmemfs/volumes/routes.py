@@ -12,8 +12,7 @@ import os
 from typing import NamedTuple
 
 from tmemfs.syscalls import file_handle, open_file_handle, open_here
-from tmemfs.system import Mount
-from tmemfs.volumes.filesystems import mount_of
+from tmemfs.volumes.filesystems import OnMount, mount_of
 
 _OPEN_FLAGS = os.O_PATH | os.O_NOFOLLOW
 
@@ -26,7 +25,7 @@ class Look(NamedTuple):
 
     info: os.stat_result
     handle: bytes | None
-    mount: Mount | None = None
+    mount: OnMount | None = None
 
 
 class Step(NamedTuple):
@@ -147,8 +146,15 @@ def look(directory: int, name: bytes) -> Look:
 
 
 def look_across(directory: int, name: bytes) -> Look:
-    """Return what is mounted on *name* in *directory*. Blocks, for ever if that does not answer."""
-    fd = os.open(name, _OPEN_FLAGS, dir_fd=directory)
+    """Return what is mounted on *name* in *directory*. Blocks, for ever if that does not answer.
+
+    What is mounted when somebody asks is asked for.
+    """
+    try:
+        # Only who wants a directory has it mounted.
+        fd = os.open(name, _OPEN_FLAGS | os.O_DIRECTORY, dir_fd=directory)
+    except NotADirectoryError:
+        fd = os.open(name, _OPEN_FLAGS, dir_fd=directory)
     try:
         return look_open(fd)._replace(mount=mount_of(fd))
     finally:

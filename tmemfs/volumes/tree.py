@@ -125,6 +125,8 @@ class Tree:
 
     async def lookup(self, parent: Node, name: bytes) -> Found:
         """Return the node of *name* in *parent* and its attributes."""
+        if parent.filesystem.on_demand:
+            return await self.look_up(parent, name)
         now = self._backing.asking()
         if self.recent.lacks(parent, name):
             self._counters.recalled_names += 1
@@ -166,6 +168,8 @@ class Tree:
         What is mounted there is not looked at (EXDEV): it may not answer, and who lists the
         directory has not asked for it.
         """
+        if parent.filesystem.on_demand:
+            return [_crossing(name) for name in names]
         async with self.reach(parent) as directory:
             if not parent.filesystem.local:
                 return await self._backing.ask(parent.filesystem, calls.look_many, directory, names)
@@ -355,7 +359,9 @@ class Tree:
     # -- inside ------------------------------------------------------------------------------
 
     async def _look(self, parent: Node, directory: int, name: bytes) -> Look:
-        """Look at *name* in *parent*, which is open as *directory*. EXDEV where a mount is."""
+        """Look at *name* in *parent*, which is open as *directory*. EXDEV for a mount."""
+        if parent.filesystem.on_demand:
+            raise _crossing(name)
         if parent.filesystem.local and (found := look_cached(directory, name)) is not None:
             return found
         return await self._backing.ask(parent.filesystem, look, directory, name)
@@ -529,6 +535,10 @@ class Reach:
 
     async def __aexit__(self, *error: object) -> None:
         self._node.__exit__(None, None, None)
+
+
+def _crossing(name: bytes) -> OSError:
+    return OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
 
 
 _RENAME_EXCHANGE = 2
