@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 from as_root import public_directory
-from faulty import over_faulty
+from command import COMMAND
+from command import run as run_command
+from faulty import FaultyBacking, over_faulty, read_direct
 from memory_limit import V1, MemoryLimit
-from mounting import mounted, wait_for
+from mounting import SECONDS, mounted, wait_for
 from page_data import run
 from posix_cases.runner import ALICE, BOB, as_user, attempt
+from rig import left_alone
 
 from tmemfs import system
 from tmemfs.errors import SystemFailure
@@ -60,15 +63,78 @@ def test_no_more_threads(tmp_path: Path, more: int) -> None:
         assert 1 <= mount.log().count("no more threads") < READERS // 4
 
 
+def few_descriptors(most: int) -> str:
+    """What lets a mount have no more than so many."""
+    return f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))"
+
+
+def test_no_more_descriptors(tmp_path: Path) -> None:
+    """Who looks at names waits until others have closed theirs, however long that takes."""
+    names = [str(number) for number in range(READERS)]
+    options = ("--budget=32M", "-o", "entry_timeout=1000")
+    with (
+        FaultyBacking(tmp_path) as backing,
+        mounted(
+            backing.path, tmp_path / "m", *options, before=few_descriptors(64), logs=True
+        ) as mount,
+        ThreadPoolExecutor(READERS) as others,
+    ):
+        for name in names:
+            # Each in a directory of its own, in which no other lookup waits for it.
+            (backing.under / name).mkdir()
+            (backing.under / name / "file").write_text(name)
+            os.stat(mount.path / name)
+        backing.inject("*", "lookup", hang=True)
+        try:
+            found = [others.submit((mount.path / name / "file").read_text) for name in names]
+            wait_for("there are no more", lambda: "no more descriptors" in mount.log())
+        finally:
+            backing.mend()
+        assert [one.result(SECONDS) for one in found] == names
+        assert mount.status()["failsafe"]["count"] == 0
+
+
+def test_who_has_a_file_open_can_read_it(tmp_path: Path) -> None:
+    """Also where it is opened in earnest, on a local disk, when something is missing."""
+    (tmp_path / "source").mkdir()
+    paths = [tmp_path / "m" / str(number) for number in range(40)]
+    content = run(7, 1)
+    with mounted(
+        tmp_path / "source", tmp_path / "m", "--budget=16M", before=few_descriptors(64)
+    ) as mount:
+        for path in paths:
+            (mount.source / path.name).write_bytes(content)
+            left_alone(mount.source / path.name)
+        for _ in range(2):
+            assert {read_direct(path, 0, len(content)) for path in paths} == {content}
+        held, refused = [], []
+        for path in paths:
+            try:
+                held.append(os.open(path, os.O_RDONLY | os.O_DIRECT))
+            except OSError as error:
+                refused.append(error.errno)
+        assert mount.pool("cache")["pages"]
+        run_command(*COMMAND, "drop", mount.path)
+        try:
+            assert {os.pread(fd, len(content), 0) for fd in held} == {content}
+        finally:
+            for fd in held:
+                os.close(fd)
+        assert len(held) > 20
+        assert set(refused) == {errno.ENFILE}
+        assert {read_direct(path, 0, len(content)) for path in paths} == {content}
+
+
 def test_one_user_does_not_take_all_descriptors(tmp_path: Path) -> None:
-    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))"
     with public_directory() as top:
         (top / "source").mkdir(mode=0o777)
         (top / "source").chmod(0o777)
         for number in range(400):
             (top / "source" / str(number)).touch()
             (top / "source" / str(number)).chmod(0o666)
-        with mounted(top / "source", top / "m", "--budget=16M", before=few) as mount:
+        with mounted(
+            top / "source", top / "m", "--budget=16M", before=few_descriptors(256)
+        ) as mount:
 
             def with_others() -> list[object]:
                 """While the first one holds all that it gets."""

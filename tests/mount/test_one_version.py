@@ -46,10 +46,10 @@ class Place:
         drop_kernel_caches()
         return path
 
-    def replace(self, name: str) -> None:
+    def replace(self, name: str, content: bytes = NEW) -> None:
         """Put a new one in its place, on the server."""
         new = self.source.behind / f"{name}.new"
-        new.write_bytes(NEW)
+        new.write_bytes(content)
         os.utime(new, (1_000_000_100, 1_000_000_100))
         os.rename(new, self.source.behind / name)
 
@@ -107,6 +107,26 @@ def test_a_file_that_is_replaced_while_it_is_read(place: Place) -> None:
         wait_for("the new one is seen", lambda: path.read_bytes() == NEW)
         drop_kernel_caches()
     assert path.read_bytes() in (OLD, NEW)[place.looks :]
+
+
+@pytest.mark.parametrize("size", [10, 2 * SIZE])
+def test_it_is_replaced_by_one_of_another_size(place: Place, size: int) -> None:
+    """Where the new one is shorter, the kernel may end the old one there, as on the bare source."""
+    path = place.warm("resized")
+    file = os.open(path, os.O_RDONLY)
+    try:
+        begun = os.pread(file, 512 << 10, 0)
+        place.replace("resized", b"B" * size)
+        drop_kernel_caches()
+        os.stat(path)
+        rest = read_on(file, len(begun))
+        assert begun + rest == OLD[: len(begun + rest)]
+        if size > SIZE:
+            assert len(rest) == SIZE - len(begun)
+    finally:
+        os.close(file)
+    if place.follows:
+        wait_for("the new one is seen", lambda: path.read_bytes() == b"B" * size)
 
 
 def test_both_are_open_and_read_in_turn(place: Place) -> None:

@@ -78,16 +78,22 @@ class Lister:
         self,
         directory: Directory,
         parent: Node,
-        offset: int,
+        start: int,
         token: pyfuse3.ReaddirToken,
         told: list[Found],
     ) -> None:
         """Reply with names of *directory*, that of *parent*; add to *told* what they are."""
+        offset = start
         slices = self._volume.backing.turns.begin()
         tree = self._volume.tree
         while part := directory.part(offset, _AT_ONCE):
             asked = self._volume.backing.asking()
-            looks = iter(await tree.look_many(parent, [n for n, _ in part if n not in _DOTS]))
+            try:
+                looks = iter(await tree.look_many(parent, [n for n, _ in part if n not in _DOTS]))
+            except OSError:
+                if offset == start:
+                    raise
+                return  # with what there is; the kernel asks for the rest
             for name, offset in part:
                 await slices.rest()
                 look = None if name in _DOTS else next(looks)

@@ -2,7 +2,7 @@
 
 To pyfuse3 a FUSEError is an answer, and any other exception none: the caller would wait for ever.
 Here an OSError becomes its errno, and anything else becomes EIO for that one caller, a log record
-with the traceback, and a mark in the status.
+with the traceback, and a mark in the status. What fails for want of a descriptor is made again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 
+from tmemfs.fuse.shortage import Shortage, lacks_descriptor
 from tmemfs.supervise import Failsafe
 
 P = ParamSpec("P")
@@ -25,6 +26,7 @@ class HasFailsafe(Protocol):
     """Whose methods can be handlers."""
 
     failsafe: Failsafe
+    shortage: Shortage
 
     def stale(self) -> None:
         """A caller gets ESTALE; the kernel will ask again, and must not get the same answer."""
@@ -42,13 +44,22 @@ def handler(
     that is served from memory should not pay for coroutines that it does not need.
     """
 
+    async def once_more(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: Any = method(self, *args, **kwargs)
+        return cast(R, await result if type(result) is CoroutineType else result)
+
     @functools.wraps(method)
     async def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            result: Any = method(self, *args, **kwargs)
-            if type(result) is CoroutineType:
-                result = await result
-            return cast(R, result)
+            try:
+                result: Any = method(self, *args, **kwargs)
+                if type(result) is CoroutineType:
+                    result = await result
+                return cast(R, result)
+            except OSError as error:
+                if not lacks_descriptor(error):
+                    raise
+            return await self.shortage.again(lambda: once_more(self, *args, **kwargs))
         except pyfuse3.FUSEError:
             raise
         except OSError as error:

@@ -25,6 +25,7 @@ from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.failsafe import handler
 from tmemfs.fuse.inodes import NO_INODE, InodeTable
 from tmemfs.fuse.patience import LastKnown
+from tmemfs.fuse.shortage import Shortage
 from tmemfs.supervise import Failsafe
 from tmemfs.syscalls import UTIME_NOW, UTIME_OMIT
 from tmemfs.volumes.cache import CacheVolume, seek_in_data
@@ -60,6 +61,7 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         super().__init__()
         self.failsafe = failsafe
+        self.shortage = Shortage()
         # The kernel may keep what is written, and with it the size and times of files.
         self.enable_writeback_cache = volume.writeback
         # Each read comes to us then, and nothing that has changed is read from the kernel's cache.

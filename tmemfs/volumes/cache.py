@@ -219,8 +219,12 @@ class CacheVolume:
 
     async def _read_apart(self, file: OpenFile, offset: int, size: int) -> bytes:
         """Read past the pool what *file* was opened on, which may have no name any more."""
-        fd = await self.files.reader(file)
-        return (await self.backing.read_past(file.data.threads, fd, offset, size)).data
+        fd, data = await self.files.reader(file), file.data
+        found = (await self.backing.read_past(data.threads, fd, offset, size)).data
+        if self.writeback and len(found) < min(size, data.size - offset):
+            # It cannot be read to its end any more, and the kernel would take the rest for a hole.
+            raise OSError(errno.ESTALE, "another file has taken the name", file.node.name)
+        return found
 
     async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
         generation = file.data.generation

@@ -51,7 +51,6 @@ class FileData:
         "_older",
         "_pool",
         "_stamp",
-        "_suspect",
         "_trusted",
         "apart",
         "changing",
@@ -65,6 +64,7 @@ class FileData:
         "opening",
         "opens",
         "size",
+        "suspect",
         "threads",
         "unlinked",
         "writers",
@@ -108,8 +108,8 @@ class FileData:
         self._by_path = by_path
         older = (*before._older, before) if before is not None else ()
         self._older: list[FileData] = [data for data in older if data.opens]
-        self._suspect = False
-        """whether what its descriptors read may be another file for all that we know"""
+        self.suspect = False
+        """whether what its descriptors read may be another file, for all that we know"""
         self._checks = checks
         self._counters = backing.counters
         self._pool = pool
@@ -249,7 +249,7 @@ class FileData:
     def notice(self, info: os.stat_result) -> None:
         """Flush the file's pages if *info* shows that somebody else has changed it."""
         self.looked = time.monotonic()
-        if self.changing:
+        if self.changing or self.apart:
             return
         if stamp(info) != self._stamp if self._checks else info.st_size != self.size:
             # The size counts always: between an old end and a new one are bytes that never were.
@@ -259,15 +259,19 @@ class FileData:
         """Flush the file's pages, because somebody else has changed it; it is as *info* has it."""
         if self._by_path and self._stamp:
             self.set_apart()
-        elif self._by_path:
-            # What it was before is not known: our own doing, or another file.
-            self._suspect = True
+            return
+        # What it was before is not known: our own doing, or another file.
+        self.suspect = self._by_path
         self.lose(info)
 
     def set_apart(self) -> None:
         """Let those who have it open read past the pool from now on."""
+        if self.apart:
+            return
         self.apart = True
         self.generation += 1
+        if self._pool.flush_object(self.object_id) and self._stamp:
+            self._counters.stale_objects += 1
 
     def lose(self, info: os.stat_result) -> None:
         """Flush the file's pages; from now on it is as *info* has it."""
@@ -345,7 +349,7 @@ class FileData:
         self.info = info
         self.size = info.st_size
         self._stamp = stamp(info)
-        self._trusted = settled(info) and not self._suspect
+        self._trusted = settled(info) and not self.suspect
 
 
 class Ours:

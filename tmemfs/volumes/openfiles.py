@@ -40,6 +40,10 @@ SMALL = 64 << 10
 _LOOKS = 3
 
 
+class TooManyOpen(OSError):
+    """Others need the descriptors that are left: an answer, and nothing to wait for."""
+
+
 class OpenFile:
     """One open of a file by *caller*: for who may write a descriptor of the backing file, and data.
 
@@ -92,7 +96,7 @@ class OpenFiles:
         self._checks = checks
         self._writeback = writeback
         self._descriptors = descriptors
-        self._owners: dict[int, int] = {}  # who has opened a descriptor, by uid
+        self._owners: dict[int | FileData, int] = {}  # by uid: of a descriptor, or of one to come
         self._owned: Counter[int] = Counter()
         # Where files go by path: what was opened last by a name, and is open.
         self._named: dict[tuple[Node | None, bytes], FileData] = {}
@@ -181,7 +185,10 @@ class OpenFiles:
             data.opening = trio.Event()
             try:
                 flags = flags & _OPEN_FLAGS & ~os.O_ACCMODE
-                opened, _ = await self._open_file(node, flags, 0, caller)
+                if data not in self._owners:
+                    self._admit(caller)
+                opened, _ = await self._open_admitted(node, flags, 0, caller)
+                self._disown(data)
                 await self._share(node, data, opened)
             finally:
                 data.opening.set()
@@ -253,8 +260,13 @@ class OpenFiles:
             await self._share(node, file.data, opened)
             return file, keep
         if node.filesystem.local and may_open_all():
+            self._admit(caller)
             info, asked = await self._look(node)
-            return self._attach(node, -1, info, flags, asked, caller)
+            file, keep = self._attach(node, -1, info, flags, asked, caller)
+            if file.data.fd < 0 and file.data not in self._owners:
+                # Nobody is told later, when something is missing, that there are too many.
+                self._own(file.data, caller)
+            return file, keep
         return await self._look_and_open(node, flags, caller)
 
     async def _look(self, node: Node) -> tuple[Stat, Asked]:
@@ -312,7 +324,13 @@ class OpenFiles:
     ) -> tuple[int, Block]:
         """Open the file, and read it if it is no larger than *wanted*; see `_open_and_read`."""
         self._admit(caller)
-        opened, block = await self._opened(node, flags | self._backing.noatime, wanted, caller)
+        return await self._open_admitted(node, flags, wanted, caller)
+
+    async def _open_admitted(
+        self, node: Node, flags: int, wanted: int, caller: Caller
+    ) -> tuple[int, Block]:
+        how = flags | self._backing.noatime, wanted, caller
+        opened, block = await self._opened(node, *how)
         self._own(opened, caller)
         return opened, block
 
@@ -330,7 +348,7 @@ class OpenFiles:
 
     async def _close(self, node: Node, fd: int, *, wrote: bool = False) -> None:
         """Close *fd*: in a thread where that may have to write, or free what is in the file."""
-        self._owned[self._owners.pop(fd, 0)] -= 1
+        self._disown(fd)
         on = node.filesystem
         writes = wrote and self._backing.serves_swap
         if on.local and not writes and os.fstat(fd).st_nlink:
@@ -349,14 +367,19 @@ class OpenFiles:
         """Raise ENFILE where *caller* would take the last descriptors from others."""
         mine, all_of_them = self._owned[caller.uid], len(self._owners)
         if all_of_them >= self._descriptors or (caller.uid and mine >= self._descriptors // 2):
-            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+            raise TooManyOpen(errno.ENFILE, os.strerror(errno.ENFILE))
 
-    def _own(self, fd: int, caller: Caller) -> None:
-        self._owners[fd] = caller.uid
+    def _own(self, what: int | FileData, caller: Caller) -> None:
+        self._owners[what] = caller.uid
         self._owned[caller.uid] += 1
+
+    def _disown(self, what: int | FileData) -> None:
+        if what in self._owners:
+            self._owned[self._owners.pop(what)] -= 1
 
     def _left(self, node: Node, data: FileData) -> None:
         """Take note that nobody has *data* open any more."""
+        self._disown(data)
         older = data.older
         if self._named.get(data.named) is data:
             if older is not None:
@@ -379,6 +402,8 @@ class OpenFiles:
             data.notice(info)
         by_path, name = node.filesystem.holds, (node.parent, node.name)
         before = self._named.get(name) if by_path else None
+        if data is not None and data.suspect:
+            data.set_apart()
         if before is not None and before is not data:
             # Another file had the name, and its descriptors lead where the name does.
             before.set_apart()
