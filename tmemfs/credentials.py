@@ -43,14 +43,14 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _NOBODY = 0xFFFFFFFF  # (uid_t) -1: changes nothing, and says who it is
 
 # Numbers of capabilities(7).
-_SETGID, _SETUID = 6, 7
+_SETGID, _SETUID, _SYS_ADMIN = 6, 7, 21
 _KEPT = (
     *(0, 1, 2, 3, 4),  # chown, dac_override, dac_read_search, fowner, fsetid
     *(_SETGID, _SETUID),
     9,  # linux_immutable
     14,  # ipc_lock: a budget that grows
     19,  # sys_ptrace: in which user namespace a caller is
-    21,  # sys_admin: trusted extended attributes, and to unmount at the end
+    _SYS_ADMIN,  # trusted extended attributes, and to unmount at the end
     24,  # sys_resource: what the disk keeps for root, and quotas, when root asks
     27,  # mknod
     31,  # setfcap
@@ -75,6 +75,11 @@ class Caller(NamedTuple):
     groups: tuple[int, ...] = ()
     capabilities: int = 0
     umask: int = 0
+
+    @property
+    def administers(self) -> bool:
+        """Whether they have CAP_SYS_ADMIN."""
+        return bool(self.capabilities & 1 << _SYS_ADMIN)
 
 
 class _Header(ctypes.Structure):

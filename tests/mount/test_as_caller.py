@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -172,3 +173,31 @@ def test_who_may_only_write(top: Path) -> None:
             for who in (ALICE, BOB):
                 as_user(who, lambda mode=mode, mount=mount: append(mount.path / mode))
         assert file.read_bytes() == b"begun\nappended\nappended\n"
+
+
+# Numbers of capabilities(7), those that a daemon is said to keep.
+CAPABILITIES = {
+    "CHOWN": 0, "DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "FOWNER": 3, "FSETID": 4, "SETGID": 6,
+    "SETUID": 7, "LINUX_IMMUTABLE": 9, "IPC_LOCK": 14, "SYS_PTRACE": 19, "SYS_ADMIN": 21,
+    "SYS_RESOURCE": 24, "MKNOD": 27, "SETFCAP": 31, "MAC_OVERRIDE": 32, "MAC_ADMIN": 33,
+}  # fmt: skip
+
+
+def test_the_daemon_keeps_what_it_says(top: Path) -> None:
+    """In each of its threads, while it serves; and docs/security.md names all of it."""
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    said = set(re.findall(r"`CAP_([A-Z_]+)`", text))
+    assert said == set(CAPABILITIES)
+    kept = sum(1 << CAPABILITIES[name] for name in said)
+    (top / "source").mkdir()
+    (top / "source" / "file").write_text("x")
+    with mounted(top / "source", top / "m") as mount:
+        os.listdir(mount.path)  # in a thread
+        threads = list(Path(f"/proc/{mount.process.pid}/task").iterdir())
+        assert len(threads) > 1
+        for thread in threads:
+            status = (thread / "status").read_text()
+            for which in ("CapEff", "CapPrm"):
+                found = re.search(rf"^{which}:\t(\w+)", status, re.MULTILINE)
+                assert found is not None
+                assert int(found[1], 16) & ~kept == 0, (thread, which)

@@ -263,6 +263,19 @@ def a_list_that_is_the_mode_clears_the_set_group_bit(d: Path):
 
 
 @case
+def which_attributes_are_listed_for_whom(d: Path):
+    path = handed_over(make(d / "f"), 0o666)
+    os.setxattr(path, "trusted.secret", b"1")
+    os.setxattr(path, "user.open", b"1")
+    return {
+        uid: as_user(
+            uid, lambda: (sorted(os.listxattr(path)), attempt(os.getxattr, path, "trusted.secret"))
+        )
+        for uid in (0, ALICE, BOB)
+    }
+
+
+@case
 def where_only_a_further_group_may_write(d: Path):
     place = d / "place"
     place.mkdir()

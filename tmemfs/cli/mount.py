@@ -16,7 +16,7 @@ from tmemfs.errors import SystemFailure
 
 _EPILOG = f"""\
 sizes:
-  4096, 512M, 1.5G (binary units), or 25% of the physical memory
+  4096, 512M, 1.5G (binary units), or 25% of the memory (the machine's, or the cgroup's limit)
 
 mount options (-o), also in fstab:
   budget=SIZE         as --budget

@@ -31,7 +31,7 @@ keys:
   readahead=SIZE  the most that is read ahead of who reads in order; 0 for nothing
 
 sizes:
-  4096, 512M, 1.5G (binary units), or 25% of the physical memory
+  4096, 512M, 1.5G (binary units), or 25% of the memory (the machine's, or the cgroup's limit)
 
 Either all is changed, or nothing. Without KEY=VALUE, the values of now are printed.
 

@@ -37,7 +37,7 @@ The daemon holds the memory of its whole budget from the start, which is what ma
 the whole machine may run out, and about 70M beside it (24M more with --overflow).
 
 sizes:
-  4096, 512M, 1.5G (binary units), or 25% of the physical memory
+  4096, 512M, 1.5G (binary units), or 25% of the memory (the machine's, or the cgroup's limit)
 
 exit codes:
   0  it is on

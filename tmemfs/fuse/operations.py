@@ -244,7 +244,11 @@ class Operations(pyfuse3.Operations):
     async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
         if inode in self._control:
             return []
-        return await self._tree.listxattr(self._inodes.node(inode))
+        names = await self._tree.listxattr(self._inodes.node(inode))
+        if any(map(_is_trusted, names)) and not _caller(ctx).administers:
+            # The daemon is shown them, and the kernel leaves it to the filesystem to hide them.
+            names = [name for name in names if not _is_trusted(name)]
+        return names
 
     @handler
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
@@ -444,6 +448,11 @@ class Operations(pyfuse3.Operations):
 
 def _caller(ctx: Any) -> Caller:
     return caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
+
+
+def _is_trusted(name: bytes) -> bool:
+    """Whether that extended attribute is for administrators; see xattr(7)."""
+    return name.startswith(b"trusted.")
 
 
 def _writer(file: OpenFile) -> Caller:

@@ -25,7 +25,7 @@ _AT_ONCE = 4
 _RETRY_S = 0.05
 # Seconds for which there have been descriptors, and a request has got none: then it is the source
 # that has none, and says so.
-_PATIENCE_S = 2.0
+_TIMEOUT_S = 2.0
 # Seconds in which it is said once.
 _QUIET_S = 60.0
 
@@ -56,7 +56,7 @@ class Shortage:
                     return await request()
                 except OSError as error:
                     now = trio.current_time()
-                    until = min(until, now + _PATIENCE_S) if _has_descriptor() else math.inf
+                    until = min(until, now + _TIMEOUT_S) if _has_descriptor() else math.inf
                     if not lacks_descriptor(error) or now >= until:
                         raise
 
