@@ -28,6 +28,7 @@ FLOORS = [
         "credentials",
         "errors",
         "glossary",
+        "inherited",
         "notify",
         "safety",
         "units",

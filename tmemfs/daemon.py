@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 import threading
@@ -15,7 +13,7 @@ from types import FrameType
 
 import trio
 
-from tmemfs import __version__, credentials, hardening, system
+from tmemfs import __version__, credentials, hardening, inherited, system
 from tmemfs.config import LARGEST_READAHEAD, MountConfig
 from tmemfs.errors import MountFailure
 from tmemfs.fuse import pyfuse3, rawrequests, session
@@ -41,8 +39,6 @@ _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SWITCH = 0.00005
 # A thread only makes system calls; by default each would map 8 MiB.
 _STACK = 512 << 10
-# Descriptors that the kernel has room for at once (512 KiB).
-_TABLE = 1 << 16
 # Seconds for what is under way when a signal ends the mount; writes are awaited for longer.
 _PATIENCE = 5
 # The kernel may read so far ahead on the mount: in one request, the largest there is.
@@ -59,6 +55,8 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     """
     # What is created gets the mode that the kernel sends, which has the caller's umask in it.
     os.umask(0)
+    for line in inherited.lift_limits():
+        log.warning("%s", line)
     threading.stack_size(_STACK)
     sys.setswitchinterval(_SWITCH)
     # Before the mount, which may be over the source itself.
@@ -66,7 +64,8 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     core, steps = hardening.safe_core(config)
     client = core.new_client("mount")
     cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
-    descriptors = _descriptors()
+    # For inodes, and as many for open files. The rest is for calls that are under way.
+    descriptors = inherited.lift_descriptors() * 2 // 5
     volume = CacheVolume(
         root,
         cache_pool,
@@ -226,16 +225,3 @@ async def _leave(config: MountConfig, nursery: trio.Nursery) -> None:
     await trio.sleep(_PATIENCE)
     log.warning("%s: a call does not return; ending without it", config.source)
     nursery.cancel_scope.cancel()
-
-
-def _descriptors() -> int:
-    """Raise the limit of open files as far as it goes; return the share for inodes.
-
-    It is that for open files as well. The rest is for calls that are under way.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # The kernel's table of them doubles as it fills. In a process with threads whoever opens one
-    # too many waits for that, 4 to 12 ms: the thread that serves. So it is large from the start.
-    os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, min(hard, _TABLE) - 1))
-    return hard * 2 // 5

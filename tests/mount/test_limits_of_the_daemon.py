@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -170,6 +171,48 @@ def test_one_user_does_not_take_all_descriptors(tmp_path: Path) -> None:
             # What was closed can be had again.
             with open(mount.path / "1", "r+"):
                 pass
+
+
+def starter(limit: str, soft: int, hard: int) -> str:
+    """What the shell of whoever starts a mount has set."""
+    return (
+        "import resource, signal\n"
+        f"resource.setrlimit(resource.{limit}, ({soft}, {hard}))\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))\n"
+    )
+
+
+def test_limits_of_whoever_started_it(tmp_path: Path) -> None:
+    """They do not end it, fail what others write, or keep signals from it."""
+    (tmp_path / "source").mkdir()
+    for limit, soft in (("RLIMIT_FSIZE", 4096), ("RLIMIT_CPU", 3600)):
+        before = starter(limit, soft, -1)
+        with mounted(tmp_path / "source", tmp_path / "m", "--budget=16M", before=before) as mount:
+            limits = Path(f"/proc/{mount.process.pid}/limits").read_text()
+            assert re.search(r"^Max file size +unlimited +unlimited", limits, re.MULTILINE)
+            assert re.search(r"^Max cpu time +unlimited +unlimited", limits, re.MULTILINE)
+            (mount.path / "file").write_bytes(bytes(64 << 10))
+            assert (mount.source / "file").stat().st_size == 64 << 10
+            mount.process.terminate()
+            assert mount.process.wait(SECONDS) == 0
+
+
+def test_a_limit_that_stays_is_told(tmp_path: Path) -> None:
+    """One that only CAP_SYS_RESOURCE can lift."""
+    (tmp_path / "source").mkdir()
+    before = starter("RLIMIT_FSIZE", 4096, 1 << 20) + (
+        "import ctypes\nassert ctypes.CDLL(None).prctl(24, 24, 0, 0, 0) == 0\n"  # the bounding set
+        "import os, sys\n"
+        "if not os.environ.get('WITHOUT'):\n"
+        "    os.environ['WITHOUT'] = 'yes'\n"
+        "    os.execv(sys.executable, [sys.executable, '-m', 'tmemfs', *sys.argv[1:]])\n"
+    )
+    with mounted(
+        tmp_path / "source", tmp_path / "m", "--budget=16M", before=before, logs=True
+    ) as mount:
+        assert "ulimit -f" in mount.log()
+        (mount.path / "file").write_bytes(bytes(64 << 10))
+        assert (mount.source / "file").stat().st_size == 64 << 10
 
 
 @pytest.mark.skipif(not (V1 / "memory.limit_in_bytes").exists(), reason="no memory cgroup of v1")
