@@ -112,11 +112,12 @@ def test_a_file_that_is_replaced_while_it_is_read(place: Place) -> None:
 @pytest.mark.parametrize("size", [10, 2 * SIZE])
 def test_it_is_replaced_by_one_of_another_size(place: Place, size: int) -> None:
     """Where the new one is shorter, the kernel may end the old one there, as on the bare source."""
-    path = place.warm("resized")
+    name = f"resized to {size}"
+    path = place.warm(name)
     file = os.open(path, os.O_RDONLY)
     try:
         begun = os.pread(file, 512 << 10, 0)
-        place.replace("resized", b"B" * size)
+        place.replace(name, b"B" * size)
         drop_kernel_caches()
         os.stat(path)
         rest = read_on(file, len(begun))

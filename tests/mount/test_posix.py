@@ -22,6 +22,7 @@ from posix_cases import (
     users,
 )
 from posix_cases.runner import ALICE, CASES, Case, as_user, attempt
+from sources import SOURCES
 
 pytestmark = pytest.mark.root
 
@@ -31,15 +32,19 @@ SAME = [case for case in CASES if not case.reason]
 OTHER = [case for case in CASES if case.reason]
 
 
-@pytest.fixture(scope="module")
-def places() -> Iterator[tuple[Path, Path]]:
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(k, marks=() if k == "plain" else pytest.mark.thorough) for k in SOURCES],
+)
+def places(request: pytest.FixtureRequest) -> Iterator[tuple[Path, Path]]:
     """A bare directory, and a mount of another one on the same filesystem."""
-    with public_directory() as place:
+    with public_directory() as top, SOURCES[request.param](top) as source:
         for name in ("bare", "source"):
-            (place / name).mkdir()
-            (place / name).chmod(0o755)
-        with mounted(place / "source", place / "mount", "--budget=16M", "-o", "dev,suid") as mount:
-            yield place / "bare", mount.path
+            (source.path / name).mkdir()
+            (source.path / name).chmod(0o755)
+        options = ("--budget=16M", "-o", "dev,suid")
+        with mounted(source.path / "source", top / "mount", *options) as mount:
+            yield source.path / "bare", mount.path
 
 
 def _seen(case: Case, place: Path) -> object:

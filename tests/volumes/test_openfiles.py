@@ -369,29 +369,6 @@ def by_path(new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Rig
     return new_rig(kind="fuse.sshfs")
 
 
-async def test_who_may_have_another_file_open_shares_nothing(by_path: Rig) -> None:
-    """Where files go by path, and what it was when it was opened is not known any more."""
-    rig = by_path
-    (rig.root / "f").write_bytes(b"A" * 8192)
-    left_alone(rig.root / "f")
-    old = await rig.open("f", os.O_RDONLY)
-    old.data.doubt(None)
-    (rig.root / "new").write_bytes(b"B" * 8192)
-    os.rename(rig.root / "new", rig.root / "f")
-    old.data.notice(os.stat(rig.root / "f"))  # of the path, by which it goes
-    assert not old.data.apart
-    # Here it is another inode, where a server has only names: it is the path that counts.
-    new, _ = rig.volume.files._attach(
-        old.node, -1, os.stat(rig.root / "f"), os.O_RDONLY, rig.volume.backing.asking(), ME
-    )
-    assert old.data.apart
-    assert new.data is not old.data
-    assert new.data.fd < 0
-    assert await rig.read(old, 0, 8192) == b"A" * 8192
-    for file in (old, new):
-        await rig.volume.release(file)
-
-
 async def test_what_is_set_apart_stays_as_it_was(by_path: Rig) -> None:
     rig = by_path
     (rig.root / "f").write_bytes(b"A" * 8192)

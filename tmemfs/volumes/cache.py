@@ -412,6 +412,8 @@ class CacheVolume:
             node.data.unlinked = not after.st_nlink
             if ours:
                 node.data.restamp(before, after)
+            else:
+                node.data.retimed(before, after)
         elif not after.st_nlink:
             self._pool.flush_object(node.object_id)
         elif ours and self._pool.stamp(node.object_id) == stamp(before):

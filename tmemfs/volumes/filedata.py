@@ -11,7 +11,8 @@ Two things keep stale bytes out of the pool (docs/concurrency.md tells the whole
 Where files go by path (a filesystem in user space, as sshfs is), a change behind our back may be
 another file in the place of the one that is open: what its descriptors read is not what the
 attributes tell of. Nobody can know. So whoever has it open is *set apart* then: they read on what
-they have opened, past the pool, and the next open begins with a `FileData` of its own.
+they have opened, past the pool, and the next open begins with a `FileData` of its own. Not while
+somebody has it open for writing through us: then it is mostly our own doing.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class FileData:
         "_older",
         "_pool",
         "_stamp",
+        "_suspect",
         "_trusted",
         "apart",
         "changing",
@@ -64,7 +66,6 @@ class FileData:
         "opening",
         "opens",
         "size",
-        "suspect",
         "threads",
         "unlinked",
         "writers",
@@ -84,7 +85,7 @@ class FileData:
         self.apart = False
         """whether those who have it open read past the pool"""
         self.named: Any = None
-        """by which name it was opened last, where that counts"""
+        """of which node, and by which name of it, it was opened last, where that counts"""
         self.info: os.stat_result | None = None
         """the file's attributes, as they were seen last"""
         self.opens = 0
@@ -108,7 +109,7 @@ class FileData:
         self._by_path = by_path
         older = (*before._older, before) if before is not None else ()
         self._older: list[FileData] = [data for data in older if data.opens]
-        self.suspect = False
+        self._suspect = False
         """whether what its descriptors read may be another file, for all that we know"""
         self._checks = checks
         self._counters = backing.counters
@@ -257,11 +258,11 @@ class FileData:
 
     def changed_behind(self, info: os.stat_result) -> None:
         """Flush the file's pages, because somebody else has changed it; it is as *info* has it."""
-        if self._by_path and self._stamp:
+        if self._by_path and self._stamp and not self.writers:
             self.set_apart()
             return
-        # What it was before is not known: our own doing, or another file.
-        self.suspect = self._by_path
+        # Our own doing, whose times may come late from a server, or another file: nobody knows.
+        self._suspect = self._by_path
         self.lose(info)
 
     def set_apart(self) -> None:
@@ -328,6 +329,11 @@ class FileData:
             # Where it ends is looked for at the end; too early an end would hide bytes.
             self.size = max(self.size, info.st_size)
 
+    def retimed(self, before: os.stat_result, after: os.stat_result) -> None:
+        """Our own doing has set the file's times; what somebody else has done hides behind them."""
+        if self._stamp == stamp(before):
+            self.doubt(after)
+
     def restamp(self, before: os.stat_result, after: os.stat_result) -> None:
         """Our own doing has changed the file's times from *before* to *after*, not its bytes."""
         if self._stamp == stamp(before):
@@ -349,7 +355,7 @@ class FileData:
         self.info = info
         self.size = info.st_size
         self._stamp = stamp(info)
-        self._trusted = settled(info) and not self.suspect
+        self._trusted = settled(info) and not self._suspect
 
 
 class Ours:

@@ -381,11 +381,12 @@ class OpenFiles:
         """Take note that nobody has *data* open any more."""
         self._disown(data)
         older = data.older
-        if self._named.get(data.named) is data:
+        name = data.named and data.named[1]
+        if self._named.get(name) is data:
             if older is not None:
-                self._named[data.named] = older
+                self._named[name] = older
             else:
-                del self._named[data.named]
+                del self._named[name]
         if node.data is data:
             node.data = older if older and older.object_id == data.object_id else None
         if data.apart and node.data is not None:
@@ -394,6 +395,14 @@ class OpenFiles:
             # The kernel may have pages of what was set apart, which the next open has to drop.
             self._pool.set_stamp(node.object_id, 0)
 
+    def _before(self, name: tuple[Node | None, bytes]) -> FileData | None:
+        """What is open that had that *name* last, unless we have taken the name from it."""
+        data = self._named.get(name)
+        if data is None or data.unlinked:
+            return None
+        node, _ = data.named
+        return data if (node.parent, node.name) == name else None
+
     def _attach(
         self, node: Node, fd: int, info: Stat, flags: int, asked: Asked, caller: Caller
     ) -> tuple[OpenFile, bool]:
@@ -401,9 +410,7 @@ class OpenFiles:
         if data is not None:
             data.notice(info)
         by_path, name = node.filesystem.holds, (node.parent, node.name)
-        before = self._named.get(name) if by_path else None
-        if data is not None and data.suspect:
-            data.set_apart()
+        before = self._before(name) if by_path else None
         if before is not None and before is not data:
             # Another file had the name, and its descriptors lead where the name does.
             before.set_apart()
@@ -418,7 +425,7 @@ class OpenFiles:
             )
         if by_path:
             self._named[name] = node.data
-            node.data.named = name
+            node.data.named = node, name
         keep = node.data.opened(info)
         node.data.writers += fd >= 0
         if node.changed > asked.changes:
