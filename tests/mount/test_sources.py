@@ -127,13 +127,18 @@ def test_git(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     shutil.rmtree(clone)
 
 
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    base = sqlite3.connect(path)
+    if mode == "none":
+        # With WAL all who use it share a mapping, which there is none of then.
+        base.execute("PRAGMA locking_mode=EXCLUSIVE")
+    return base
+
+
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_sqlite(place: Place, journal: str) -> None:
     path = place.mount.path / f"{journal}.db"
-    base = sqlite3.connect(path)
-    if (place.mode, journal) == ("none", "wal"):
-        # What all who use it share is in a mapping, which there is none of then.
-        base.execute("PRAGMA locking_mode=EXCLUSIVE")
+    base = _connect(path, place.mode)
     assert base.execute(f"PRAGMA journal_mode={journal}").fetchone() == (journal,)
     base.execute("CREATE TABLE rows (number INTEGER, text TEXT)")
     for number in range(30):
@@ -145,7 +150,7 @@ def test_sqlite(place: Place, journal: str) -> None:
     base.commit()
     base.execute("VACUUM")
     base.close()
-    again = sqlite3.connect(path)
+    again = _connect(path, place.mode)
     assert again.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert again.execute("SELECT count(*), sum(length(text)) FROM rows").fetchone() == (
         20,
