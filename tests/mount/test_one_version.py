@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 from as_root import public_directory
+from command import COMMAND, run
 from mounting import Mounted, drop_kernel_caches, mounted, wait_for
 from rig import left_alone
 from sources import SOURCES, Source, sshfs
@@ -128,6 +130,30 @@ def test_it_is_replaced_by_one_of_another_size(place: Place, size: int) -> None:
         os.close(file)
     if place.follows:
         wait_for("the new one is seen", lambda: path.read_bytes() == b"B" * size)
+
+
+def test_a_small_file_is_replaced_before_it_is_opened_in_earnest(place: Place) -> None:
+    """It was in memory as a whole when it was opened, and is not any more."""
+    small = 4 * 8192
+    path, behind = place.mount.path / "small", place.source.behind / "small"
+    behind.write_bytes(OLD[:small])
+    os.utime(behind, (1_000_000_000, 1_000_000_000))
+    left_alone(behind)
+    assert path.read_bytes() == OLD[:small]
+    drop_kernel_caches()
+    file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        assert os.pread(file, 8192, 0) == OLD[:8192]
+        place.replace("small", NEW[:small])
+        run(*COMMAND, "drop", path)
+        rest = b""
+        with suppress(OSError):
+            rest = os.pread(file, small, 8192)
+        assert rest in (b"", OLD[8192:small])
+    finally:
+        os.close(file)
+    if place.looks:
+        wait_for("the new one is seen", lambda: path.read_bytes() == NEW[:small])
 
 
 def test_both_are_open_and_read_in_turn(place: Place) -> None:

@@ -265,6 +265,10 @@ class FileData:
         self._suspect = self._by_path
         self.lose(info)
 
+    def may_be(self, info: os.stat_result) -> bool:
+        """Whether *info* is of the file as it is known, or as a change of ours may have left it."""
+        return not self._stamp or self.writers > 0 or stamp(info) == self._stamp
+
     def set_apart(self) -> None:
         """Let those who have it open read past the pool from now on."""
         if self.apart:

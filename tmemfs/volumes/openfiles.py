@@ -2,7 +2,8 @@
 
 Who may write has a descriptor of their own. All who only read a file share one. Where nobody can
 refuse it to us and it leads to the very inode, on a local disk, it is opened when something is
-missing in the pool; elsewhere with each open, for later the name may be another file's.
+missing in the pool; elsewhere with each open, for later the name may be another file's. A small
+file that goes by path and is in the pool as a whole is opened later, too, and compared then.
 """
 
 from __future__ import annotations
@@ -177,8 +178,13 @@ class OpenFiles:
         return data.fd
 
     async def open_data(self, node: Node, data: FileData, flags: int, caller: Caller) -> None:
-        """Open the descriptor that all readers share, unless it is open or nobody reads."""
+        """Open the descriptor that all readers share, unless it is open or nobody reads.
+
+        Raises ESTALE where the name leads to another file by now.
+        """
         while data.fd < 0 and data.opens:
+            if data.apart:
+                raise OSError(errno.ESTALE, "another file has taken the name", node.name)
             if data.opening is not None:
                 await data.opening.wait()
                 continue
@@ -189,6 +195,8 @@ class OpenFiles:
                     self._admit(caller)
                 opened, _ = await self._open_admitted(node, flags, 0, caller)
                 self._disown(data)
+                if node.filesystem.holds:
+                    await self._compare(node, data, opened)
                 await self._share(node, data, opened)
             finally:
                 data.opening.set()
@@ -260,14 +268,33 @@ class OpenFiles:
             await self._share(node, file.data, opened)
             return file, keep
         if node.filesystem.local and may_open_all():
-            self._admit(caller)
-            info, asked = await self._look(node)
-            file, keep = self._attach(node, -1, info, flags, asked, caller)
-            if file.data.fd < 0 and file.data not in self._owners:
-                # Nobody is told later, when something is missing, that there are too many.
-                self._own(file.data, caller)
-            return file, keep
+            return await self._open_later(node, flags, caller)
+        if node.filesystem.holds and self._has_all(node):
+            return await self._open_later(node, flags, caller)
         return await self._look_and_open(node, flags, caller)
+
+    async def _open_later(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+        """Open a file of which nothing may have to be read: in earnest when something has to."""
+        self._admit(caller)
+        info, asked = await self._look(node)
+        file, keep = self._attach(node, -1, info, flags, asked, caller)
+        if file.data.fd < 0 and file.data not in self._owners:
+            # Nobody is told later, when something is missing, that there are too many.
+            self._own(file.data, caller)
+        if not node.filesystem.local and not self._has_all(node):
+            try:
+                await self.open_data(node, file.data, flags, caller)
+            except BaseException:
+                await self.release(file)
+                raise
+        return file, keep
+
+    def _has_all(self, node: Node) -> bool:
+        """Whether all of a small file is in the pool, as far as is known."""
+        size = node.told
+        if not 0 <= size <= SMALL:
+            return False
+        return all(self._pool.holds(node.object_id, 0, -(-size // self._pool.page_size)))
 
     async def _look(self, node: Node) -> tuple[Stat, Asked]:
         """Return the attributes of a file whose pages are known, and when they were asked for."""
@@ -355,6 +382,17 @@ class OpenFiles:
             os.close(fd)
         else:
             await self._backing.ask(on, os.close, fd)
+
+    async def _compare(self, node: Node, data: FileData, opened: int) -> None:
+        """Set *data* apart unless *opened* is what is known of it, as far as anybody can tell."""
+        try:
+            info = await self._backing.call(node.filesystem, fstat_synced, opened)
+            if not data.may_be(info):
+                data.set_apart()
+                raise OSError(errno.ESTALE, "another file has taken the name", node.name)
+        except BaseException:
+            await self._close(node, opened)
+            raise
 
     async def _share(self, node: Node, data: FileData, fd: int) -> None:
         """Let *fd* be the descriptor that all readers share, if they need one."""
