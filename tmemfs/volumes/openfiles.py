@@ -2,8 +2,8 @@
 
 Who may write has a descriptor of their own. All who only read a file share one. Where nobody can
 refuse it to us and it leads to the very inode, on a local disk, it is opened when something is
-missing in the pool; elsewhere with each open, for later the name may be another file's. A small
-file that goes by path and is in the pool as a whole is opened later, too, and compared then.
+missing in the pool; elsewhere with each open, for later the name may be another file's. One of up to
+1 MiB that goes by path and is in the pool as a whole is opened later, too, and compared then.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLO
 # A file of so many bytes is read as soon as it is opened where each of the two is a journey over a
 # network, and a thread's work here: hardly anybody opens a small file for anything else.
 SMALL = 64 << 10
+# A file of so many bytes is read before anybody has put another one in its place, as a rule.
+_READ_AT_ONCE = 1 << 20
 # So often an open looks at a file that is being written through us, before it gives up to see it
 # at rest.
 _LOOKS = 3
@@ -290,9 +292,9 @@ class OpenFiles:
         return file, keep
 
     def _has_all(self, node: Node) -> bool:
-        """Whether all of a small file is in the pool, as far as is known."""
+        """Whether all of a file that is not large is in the pool, as far as is known."""
         size = node.told
-        if not 0 <= size <= SMALL:
+        if not 0 <= size <= _READ_AT_ONCE:
             return False
         return all(self._pool.holds(node.object_id, 0, -(-size // self._pool.page_size)))
 
