@@ -2,8 +2,8 @@
 
 Who may write has a descriptor of their own. All who only read a file share one. Where nobody can
 refuse it to us and it leads to the very inode, on a local disk, it is opened when something is
-missing in the pool; elsewhere with each open, for later the name may be another file's. One of up to
-1 MiB that goes by path and is in the pool as a whole is opened later, too, and compared then.
+missing in the pool; elsewhere with each open, for later the name may be another file's. One of up
+to 1 MiB that goes by path and is in the pool as a whole is opened later, too, and compared then.
 """
 
 from __future__ import annotations
