@@ -3,6 +3,7 @@
 import itertools
 import os
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,45 @@ def a_list_that_is_the_mode_clears_the_set_group_bit(d: Path):
     value = _acl((USER_OBJ, 7, NOBODY_ID), (GROUP_OBJ, 7, NOBODY_ID), (OTHER, 7, NOBODY_ID))
     seen = as_user(ALICE, lambda: attempt(os.setxattr, path, "system.posix_acl_access", value))
     return seen, look(path)["mode"]
+
+
+def _write_one(path: Path) -> None:
+    with open(path, "ab", buffering=0) as file:
+        file.write(b"x")
+
+
+def _allocate(path: Path) -> None:
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 100)
+
+
+CAPABILITIES = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # net_raw, of version 2
+
+
+@case
+def what_ends_the_capabilities_of_a_file(d: Path):
+    changes: dict[str, Callable[[Path], object]] = {
+        "write": _write_one,
+        "truncate": lambda path: os.truncate(path, 3),
+        "open": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC)),
+        "allocate": _allocate,
+        "chown": lambda path: os.chown(path, -1, -1),
+        "chown to others": lambda path: os.chown(path, uid, -1),
+        "chmod": lambda path: os.chmod(path, 0o711),
+        "touch": os.utime,
+        "remove": lambda path: os.removexattr(path, "security.capability"),
+        "set": lambda path: os.setxattr(path, "security.capability", CAPABILITIES),
+    }
+    seen = []
+    for uid, owner in ((0, 0), (ALICE, ALICE), (BOB, ALICE)):
+        for name, change in changes.items():
+            path = make(d / f"{name} {uid}", b"a program")
+            os.chown(path, owner, owner)
+            os.chmod(path, 0o777)
+            os.setxattr(path, "security.capability", CAPABILITIES)
+            done = as_user(uid, lambda change=change, path=path: attempt(change, path))
+            seen.append((name, uid, done, "security.capability" in os.listxattr(path)))
+    return seen
 
 
 @case
