@@ -13,6 +13,7 @@ import pytest
 from as_root import NOBODY, Outcome, as_nobody, public_directory
 from command import COMMAND, PACKAGE_PARENT, Place, environment, run
 from mounting import wait_for
+from posix_cases.runner import attempt
 
 from tmemfs import system
 from tmemfs.cli.main import main
@@ -189,6 +190,47 @@ def test_a_user_mounts_a_directory_of_their_own(own: Place) -> None:
     outcome = as_nobody(session, prepare=with_fuse_for_everybody)
     assert outcome == Outcome(7, "of a user\ncache 16M\n", "")
     assert (own.source / "new").stat().st_uid == NOBODY
+
+
+@pytest.mark.parametrize("option", ["cache=open", "cache=none", "writeback"])
+def test_a_user_may_do_in_their_own_mount_what_they_may_without(own: Place, option: str) -> None:
+    """Where the daemon has no rights but theirs, and opens files when somebody reads."""
+    for name, owner, mode in (("others", 0, 0o666), ("write only", NOBODY, 0o222)):
+        (own.source / name).write_bytes(b"content")
+        os.chown(own.source / name, owner, owner)
+        (own.source / name).chmod(mode)
+    (own.source / "closing").write_bytes(b"content" * 4096)
+    os.chown(own.source / "closing", NOBODY, NOBODY)
+
+    def work(place: Path) -> list[object]:
+        closing = place / "closing"
+        closing.chmod(0o644)
+        closing.read_bytes()
+        done: list[object] = [attempt(os.utime, place / "others")]
+        done.append(attempt(os.utime, place / "others", (1, 1)))
+        fd = os.open(place / "write only", os.O_WRONLY | os.O_APPEND)
+        done.append(attempt(os.write, fd, b" and more"))
+        os.close(fd)
+        fd = os.open(closing, os.O_RDONLY)
+        closing.chmod(0)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        done.append(len(os.pread(fd, 1 << 20, 0)))
+        os.close(fd)
+        done.append(attempt(os.open, closing, os.O_RDONLY))
+        return done
+
+    def session() -> int:
+        words = ["mount", str(own.source), str(own.mountpoint), "--budget=16M", "-o", option]
+        assert main(words) == 0
+        try:
+            seen = work(own.mountpoint)
+        finally:
+            assert main(["umount", str(own.mountpoint)]) == 0
+        assert seen == work(own.source), seen
+        return 7
+
+    assert as_nobody(session, prepare=with_fuse_for_everybody).code == 7
+    assert (own.source / "write only").read_bytes() == b"content and more and more"
 
 
 def test_a_user_clears_a_stale_mount_of_their_own(own: Place) -> None:

@@ -217,8 +217,20 @@ class Operations(pyfuse3.Operations):
         if fields.update_mode:
             known = await self._tree.chmod(node, attr.st_mode, who)
         if times:
-            known = await self._tree.utimens(node, _times(attr, fields), who)
+            known = await self._set_times(node, _times(attr, fields), who)
         return known
+
+    async def _set_times(
+        self, node: Node, times: tuple[int, int], who: Caller
+    ) -> os.stat_result | None:
+        try:
+            return await self._tree.utimens(node, times, who)
+        except PermissionError:
+            if not self._volume.writeback or times[0] != UTIME_NOW:
+                raise
+            # With writeback the kernel says which time it is, where it was asked to set the present
+            # one: whoever may write to a file may do that, and only its owner may set another.
+            return await self._tree.utimens(node, (UTIME_NOW, UTIME_NOW), who)
 
     @handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
