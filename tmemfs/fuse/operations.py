@@ -180,7 +180,8 @@ class Operations(pyfuse3.Operations):
         node = self._inodes.node(inode)
         who = _caller(ctx)
         asked = session.asked()
-        if self._volume.writeback and asked and not asked.flags & ~_FLUSHED_TIMES:
+        flushed = asked is not None and not asked.flags & ~_FLUSHED_TIMES
+        if self._volume.writeback and flushed and fields.update_mtime:
             # The kernel's own, which kept the time of a write: whoever that was need not own it.
             who = ourselves()
         known = await self._change(node, attr, fields, fh, who)
@@ -217,20 +218,16 @@ class Operations(pyfuse3.Operations):
         if fields.update_mode:
             known = await self._tree.chmod(node, attr.st_mode, who)
         if times:
-            known = await self._set_times(node, _times(attr, fields), who)
+            try:
+                known = await self._tree.utimens(node, _times(attr, fields), who)
+            except PermissionError:
+                # With writeback the kernel says which time it is where the present one is to be
+                # set. Whoever may write to a file may have that done; another one, only its owner.
+                if not self._volume.writeback:
+                    raise
+                if not fields.update_size:  # which has moved them
+                    known = await self._tree.utimens(node, _present(attr, fields), who)
         return known
-
-    async def _set_times(
-        self, node: Node, times: tuple[int, int], who: Caller
-    ) -> os.stat_result | None:
-        try:
-            return await self._tree.utimens(node, times, who)
-        except PermissionError:
-            if not self._volume.writeback or times[0] != UTIME_NOW:
-                raise
-            # With writeback the kernel says which time it is, where it was asked to set the present
-            # one: whoever may write to a file may do that, and only its owner may set another.
-            return await self._tree.utimens(node, (UTIME_NOW, UTIME_NOW), who)
 
     @handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
@@ -478,6 +475,13 @@ def _writer(file: OpenFile) -> Caller:
     if (asked.uid, asked.gid) == file.caller[:2]:
         return file.caller
     return caller(asked.uid, asked.gid, asked.pid)
+
+
+def _present(attr: Any, fields: Any) -> tuple[int, int]:
+    """The times that are to be set where both are to be the present one. Raises EPERM if not."""
+    if _times(attr, fields)[0] != UTIME_NOW or not fields.update_mtime:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    return UTIME_NOW, UTIME_NOW
 
 
 def _times(attr: Any, fields: Any) -> tuple[int, int]:
