@@ -10,8 +10,13 @@ import os
 import resource
 import signal
 
+from tmemfs.errors import SystemFailure
+
 # The kernel's table of descriptors has room for so many from the start.
 _TABLE = 1 << 16
+
+# A mount needs some dozen for itself, and some for each call that is under way.
+_FEWEST = 64
 
 # What ends the daemon, or has it fail for others.
 _LIFTED = {
@@ -38,8 +43,15 @@ def lift_limits() -> list[str]:
 
 
 def lift_descriptors() -> int:
-    """Raise the limit of descriptors (RLIMIT_NOFILE) as far as it goes; return it."""
+    """Raise the limit of descriptors (RLIMIT_NOFILE) as far as it goes; return it.
+
+    Raises SystemFailure where it is too low for a mount to be of use.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < _FEWEST:
+        raise SystemFailure(
+            f"{hard} descriptors are too few; raise 'ulimit -n' to {_FEWEST} or more"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # The kernel's table of them doubles as it fills. In a process with threads whoever opens one
     # too many waits for that, 4 to 12 ms: the thread that serves. So it is large from the start.

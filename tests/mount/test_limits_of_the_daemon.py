@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,15 @@ def test_no_more_descriptors(tmp_path: Path) -> None:
             backing.mend()
         assert [one.result(SECONDS) for one in found] == names
         assert mount.status()["failsafe"]["count"] == 0
+
+
+def test_too_few_descriptors_for_a_mount(tmp_path: Path) -> None:
+    for name in ("source", "m"):
+        (tmp_path / name).mkdir()
+    command = shlex.join(map(str, (*COMMAND, "mount", tmp_path / "source", tmp_path / "m")))
+    said = run_command("sh", "-c", f"ulimit -n 40; exec {command}", code=2).err
+    assert said == "tmemfs: 40 descriptors are too few; raise 'ulimit -n' to 64 or more\n"
+    assert system.mount_at(str(tmp_path / "m")) is None
 
 
 def test_who_has_a_file_open_can_read_it(tmp_path: Path) -> None:
