@@ -4,6 +4,7 @@ import itertools
 import os
 import stat
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,24 @@ def what_ends_the_capabilities_of_a_file(d: Path):
             done = as_user(uid, lambda change=change, path=path: attempt(change, path))
             seen.append((name, uid, done, "security.capability" in os.listxattr(path)))
     return seen
+
+
+@case
+def capabilities_of_a_file_in_a_user_namespace(d: Path):
+    """Whoever is root there may set them, and they count there only."""
+    d.chmod(0o777)
+    program = (
+        "import os, sys\n"
+        "os.close(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY, 0o755))\n"
+        f"os.setxattr(sys.argv[1], 'security.capability', {CAPABILITIES!r})\n"
+    )
+    path = d / "f"
+
+    def run() -> int:
+        words = ["unshare", "--user", "--map-root-user", "/usr/bin/env", "python3", "-c", program]
+        return subprocess.run([*words, path], check=False).returncode
+
+    return as_user(ALICE, run), attempt(os.getxattr, path, "security.capability")
 
 
 @case

@@ -231,7 +231,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
-        await self._tree.setxattr(self._node(inode), name, value, _caller(ctx))
+        await self._tree.setxattr(self._node(inode), name, value, _changer(name, ctx))
 
     @handler
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
@@ -261,10 +261,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
-        # The kernel has this one removed by whoever writes to the file, which needs no right of
-        # theirs; where they ask for it themselves, it has seen to it that they may.
-        who = ourselves() if name == _CAPABILITY else _caller(ctx)
-        await self._tree.removexattr(self._node(inode), name, who)
+        await self._tree.removexattr(self._node(inode), name, _changer(name, ctx))
 
     @handler
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
@@ -460,6 +457,15 @@ class Operations(pyfuse3.Operations):
 
 def _caller(ctx: Any) -> Caller:
     return caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
+
+
+def _changer(name: bytes, ctx: Any) -> Caller:
+    """As whom an extended attribute is set or removed.
+
+    Those of a file's capabilities as ourselves: the kernel has seen to it that the caller may, in
+    the caller's user namespace. And it has them removed by whoever writes to the file.
+    """
+    return ourselves() if name == _CAPABILITY else _caller(ctx)
 
 
 def _is_trusted(name: bytes) -> bool:
