@@ -37,6 +37,8 @@ _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # A thread that lists a large directory, say, gives way (s) to the one that serves requests.
 _SWITCH = 0.00005
+# Descriptors for control, figures, swap volumes and their overflow.
+_OWN_DESCRIPTORS = 32
 # A thread only makes system calls; by default each would map 8 MiB.
 _STACK = 512 << 10
 # Seconds for what is under way when a signal ends the mount; writes are awaited for longer.
@@ -65,7 +67,7 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     client = core.new_client("mount")
     cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
     # For inodes, and as many for open files. The rest is for calls that are under way.
-    descriptors = inherited.lift_descriptors() * 2 // 5
+    descriptors = (inherited.lift_descriptors() - _OWN_DESCRIPTORS) * 2 // 5
     volume = CacheVolume(
         root,
         cache_pool,
