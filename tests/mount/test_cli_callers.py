@@ -192,9 +192,15 @@ def test_a_user_mounts_a_directory_of_their_own(own: Place) -> None:
     assert (own.source / "new").stat().st_uid == NOBODY
 
 
+@pytest.mark.parametrize("extended", [True, False], ids=["with the extension", "without"])
 @pytest.mark.parametrize("option", ["cache=open", "cache=none", "writeback"])
-def test_a_user_may_do_in_their_own_mount_what_they_may_without(own: Place, option: str) -> None:
-    """Where the daemon has no rights but theirs, and opens files when somebody reads."""
+def test_a_user_may_do_in_their_own_mount_what_they_may_without(
+    own: Place, option: str, extended: bool
+) -> None:
+    """Where the daemon has no rights but theirs, and opens files when somebody reads.
+
+    Also without the extension, which tells more of a request.
+    """
     for name, owner, mode in (("others", 0, 0o666), ("write only", NOBODY, 0o222)):
         (own.source / name).write_bytes(b"content")
         os.chown(own.source / name, owner, owner)
@@ -220,6 +226,8 @@ def test_a_user_may_do_in_their_own_mount_what_they_may_without(own: Place, opti
         return done
 
     def session() -> int:
+        if not extended:
+            importlib.import_module("tmemfs.fuse.session").extension = None
         words = ["mount", str(own.source), str(own.mountpoint), "--budget=16M", "-o", option]
         assert main(words) == 0
         try:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ from tmemfs.volumes.tree import Found
 _CAPABILITY = b"security.capability"
 _ACL = b"system.posix_acl_"
 _FOR_EVER = 1e9  # seconds
+_JUST_NOW_NS = 10**9
 
 
 class Operations(pyfuse3.Operations):
@@ -221,12 +223,12 @@ class Operations(pyfuse3.Operations):
             try:
                 known = await self._tree.utimens(node, _times(attr, fields), who)
             except PermissionError:
-                # With writeback the kernel says which time it is where the present one is to be
-                # set. Whoever may write to a file may have that done; another one, only its owner.
-                if not self._volume.writeback:
+                if self._volume.writeback and fields.update_size:
+                    return known  # the truncation has moved them
+                present = _present(attr, fields, writeback=self._volume.writeback)
+                if present is None:
                     raise
-                if not fields.update_size:  # which has moved them
-                    known = await self._tree.utimens(node, _present(attr, fields), who)
+                known = await self._tree.utimens(node, present, who)
         return known
 
     @handler
@@ -483,11 +485,20 @@ def _writer(file: OpenFile) -> Caller:
     return caller(asked.uid, asked.gid, asked.pid)
 
 
-def _present(attr: Any, fields: Any) -> tuple[int, int]:
-    """The times that are to be set where both are to be the present one. Raises EPERM if not."""
-    if _times(attr, fields)[0] != UTIME_NOW or not fields.update_mtime:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-    return UTIME_NOW, UTIME_NOW
+def _present(attr: Any, fields: Any, *, writeback: bool) -> tuple[int, int] | None:
+    """What sets both times to the present one, if that may be what is to be done.
+
+    Whoever may write to a file may have that done; another time, only its owner. With writeback the
+    kernel says which time it is; where it cannot be asked (`session.asked`), pyfuse3 does.
+    """
+    asked = session.asked()
+    if asked is None:
+        now = time.time_ns()
+        meant = all(abs(now - t) < _JUST_NOW_NS for t in (attr.st_atime_ns, attr.st_mtime_ns))
+    else:
+        meant = writeback and bool(asked.flags & _ATIME_NOW)
+    both = fields.update_atime and fields.update_mtime
+    return (UTIME_NOW, UTIME_NOW) if meant and both else None
 
 
 def _times(attr: Any, fields: Any) -> tuple[int, int]:
