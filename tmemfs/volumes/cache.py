@@ -221,8 +221,8 @@ class CacheVolume:
         """Read past the pool what *file* was opened on, which may have no name any more."""
         fd, data = await self.files.reader(file), file.data
         found = (await self.backing.read_past(data.threads, fd, offset, size)).data
-        if self.writeback and len(found) < min(size, data.size - offset):
-            # It cannot be read to its end any more, and the kernel would take the rest for a hole.
+        if len(found) < min(size, data.size - offset):
+            # It cannot be read to its end any more, and the kernel might take the rest for zeros.
             raise OSError(errno.ESTALE, "another file has taken the name", file.node.name)
         return found
 
@@ -240,6 +240,8 @@ class CacheVolume:
         self, file: OpenFile, first: int, run: bytearray, missing: set[int], offset: int, end: int
     ) -> memoryview:
         seen = await self.filler.fill(file, first, run, missing)
+        if file.data.apart and seen < end:
+            return memoryview(await self._read_apart(file, offset, end - offset))
         # Somebody may have cut the file meanwhile, and extended it again.
         end = max(int(min(end, file.data.size, seen)), offset)
         start = first * self._page_size
