@@ -381,3 +381,52 @@ async def test_what_is_set_apart_stays_as_it_was(by_path: Rig) -> None:
     assert file.data.size == 8192
     assert await rig.read(file, 0, 8192) == b"A" * 8192
     await rig.volume.release(file)
+
+
+async def test_what_is_set_apart_is_never_short(by_path: Rig) -> None:
+    """The kernel may still take it for as long as it was, and the rest for zeros."""
+    rig = by_path
+    (rig.root / "f").write_bytes(b"A" * 8192)
+    left_alone(rig.root / "f")
+    file = await rig.open("f", os.O_RDONLY)
+    file.data.set_apart()
+    os.truncate(rig.root / "f", 100)  # as sshfs' kernel cuts it, which has heard of a shorter one
+    with pytest.raises(OSError, match="taken the name") as caught:
+        await rig.read(file, 0, 8192)
+    assert caught.value.errno == errno.ESTALE
+    await rig.volume.release(file)
+
+
+@pytest.mark.parametrize(("size", "opens"), [(1 << 20, 0), ((1 << 20) + 1, 1)])
+async def test_what_is_in_memory_as_a_whole_is_opened_later_where_files_go_by_path(
+    by_path: Rig, monkeypatch: pytest.MonkeyPatch, size: int, opens: int
+) -> None:
+    """A round trip for each small file is most of what tar over a slow network takes."""
+    rig = by_path
+    (rig.root / "f").write_bytes(b"A" * size)
+    await rig.warm("f")
+    made = []
+    real = openfiles._open_and_read
+    monkeypatch.setattr(openfiles, "_open_and_read", lambda *a: made.append(a) or real(*a))
+    file = await rig.open("f", os.O_RDONLY)
+    assert len(made) == opens
+    assert await rig.read(file, 0, size) == b"A" * size
+    assert len(made) == opens
+    await rig.volume.release(file)
+
+
+async def test_another_file_that_is_met_when_it_is_opened_later_is_not_read(by_path: Rig) -> None:
+    rig = by_path
+    (rig.root / "f").write_bytes(b"A" * 8192)
+    await rig.warm("f")
+    file = await rig.open("f", os.O_RDONLY)
+    (rig.root / "f").write_bytes(b"B" * 8192)
+    rig.volume.drop(file.node)
+    for _ in range(2):
+        with pytest.raises(OSError, match="taken the name") as caught:
+            await rig.read(file, 0, 8192)
+        assert caught.value.errno == errno.ESTALE
+    await rig.volume.release(file)
+    file = await rig.open("f", os.O_RDONLY)
+    assert await rig.read(file, 0, 8192) == b"B" * 8192
+    await rig.volume.release(file)
