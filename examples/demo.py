@@ -22,7 +22,7 @@ from tmemfs_mount import TmemfsMount, mounted, unmount
 
 from tmemfs.cli.interrupts import Interrupted, undoing
 from tmemfs.errors import TmemfsError
-from tmemfs.system import tmemfs_mounts
+from tmemfs.linux.system import tmemfs_mounts
 from tmemfs.units import parse_size
 
 DEFAULT_SOURCE = Path("/usr/share")

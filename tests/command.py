@@ -14,7 +14,7 @@ from pathlib import Path
 from as_root import Outcome
 
 import tmemfs
-from tmemfs import system
+from tmemfs.linux import system
 
 PACKAGE_PARENT = Path(tmemfs.__file__).parent.parent
 COMMAND = (sys.executable, "-m", "tmemfs")

@@ -17,15 +17,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from tmemfs.pages import Arena, SegmentLog, codec, reader
+from tmemfs.swap import overflowfile, overflowing, writebuffer
+from tmemfs.swap.evictor import Spiller
+from tmemfs.swap.overflowfile import OverflowFile
+from tmemfs.swap.volume import SwapVolume
+from tmemfs.swap.writebuffer import WriteBehind
 from tmemfs.tmem.objects import ObjectTable
 from tmemfs.tmem.persistent import PersistentPool
 from tmemfs.tmem.reclaim import Reclaim
 from tmemfs.tmem.writeback import Batch, Writeback
-from tmemfs.volumes import overflow, overflowing, writebehind
-from tmemfs.volumes.overflow import OverflowFile
-from tmemfs.volumes.spill import Spiller
-from tmemfs.volumes.swap import SwapVolume
-from tmemfs.volumes.writebehind import WriteBehind
 
 STEPS: dict[str, tuple[Any, str]] = {
     "note": (WriteBehind, "write"),
@@ -43,11 +43,11 @@ STEPS: dict[str, tuple[Any, str]] = {
     "choose": (Writeback, "begin"),
     "read what leaves": (Batch, "pages"),
     "overflow write": (OverflowFile, "_write"),
-    "checksum": (overflow, "checksum"),
+    "checksum": (overflowfile, "checksum"),
     "compare": (overflowing, "checksum"),
     "note what left": (PersistentPool, "move_outside"),
     "overflow read": (OverflowFile, "_read"),
-    "runs": (writebehind, "runs"),
+    "runs": (writebuffer, "runs"),
 }
 READS = {"decode", "decode a run", "overflow read", "compare"}
 ERRORS: dict[str, Callable[[], Exception]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tmemfs
-from tmemfs import system
+from tmemfs.linux import system
 
 SECONDS = 60
 """How long anything may take before it counts as stuck; what works takes far less."""

@@ -10,11 +10,11 @@ import trio
 from account import check_account
 from page_data import page
 
+from tmemfs.swap.evictor import Spiller
+from tmemfs.swap.overflowfile import OverflowFile
+from tmemfs.swap.overflowing import OverflowingSwapVolume, PatientSwapVolume
+from tmemfs.swap.slots import FIRST
 from tmemfs.tmem import MIN_BUDGET, Core, PersistentPool
-from tmemfs.volumes.overflow import OverflowFile
-from tmemfs.volumes.overflowing import OverflowingSwapVolume, PatientSwapVolume
-from tmemfs.volumes.slots import FIRST
-from tmemfs.volumes.spill import Spiller
 
 PAGE = 4096
 

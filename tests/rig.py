@@ -12,13 +12,14 @@ from typing import Any
 import trio
 from account import check_account
 
-from tmemfs.credentials import ourselves
+from tmemfs.cachefs import handles, names, stamps, volume
+from tmemfs.cachefs.handles import OpenFile
+from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.names import Found
+from tmemfs.cachefs.source import calls, executor
+from tmemfs.cachefs.volume import CacheVolume
+from tmemfs.linux.credentials import ourselves
 from tmemfs.tmem import Core, Pool
-from tmemfs.volumes import backing, cache, calls, openfiles, stamps, tree
-from tmemfs.volumes.cache import CacheVolume
-from tmemfs.volumes.nodes import Node
-from tmemfs.volumes.openfiles import OpenFile
-from tmemfs.volumes.tree import Found
 
 SECONDS = 60
 LOCAL, FAR = "tmpfs", "nfs"
@@ -144,7 +145,7 @@ def forbid_handles(monkeypatch: Any) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr("tmemfs.volumes.routes.open_file_handle", refuse)
+    monkeypatch.setattr("tmemfs.cachefs.source.routes.open_file_handle", refuse)
 
 
 class Gate:
@@ -180,7 +181,7 @@ class Gate:
 @contextmanager
 def gate(monkeypatch: Any, name: str, *, before: bool = False) -> Iterator[Gate]:
     """A gate in the function `name` of the modules of cache volumes."""
-    module = next(m for m in (backing, openfiles, tree, cache, calls) if hasattr(m, name))
+    module = next(m for m in (executor, handles, names, volume, calls) if hasattr(m, name))
     made = Gate(getattr(module, name), before=before)
     with monkeypatch.context() as patch:
         patch.setattr(module, name, made)

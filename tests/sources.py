@@ -18,7 +18,7 @@ import pytest
 from as_root import NOBODY, tmpfs_at
 from mounting import SECONDS, wait_for
 
-from tmemfs import system
+from tmemfs.linux import system
 
 _SERVER = "/usr/lib/openssh/sftp-server"
 

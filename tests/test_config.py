@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmemfs import config, system
+from tmemfs import config
 from tmemfs.config import (
     TABLES_PER_PAGE,
     MountConfig,
@@ -16,6 +16,7 @@ from tmemfs.config import (
     split_options,
 )
 from tmemfs.errors import MountFailure, UsageError
+from tmemfs.linux import system
 from tmemfs.tmem.objects import NODE_OVERHEAD, NODE_PAGES
 
 

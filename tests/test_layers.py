@@ -13,31 +13,31 @@ import tmemfs
 
 PACKAGE = Path(tmemfs.__file__).parent
 
-# From the top. A module may import from floors below its own, and from its own floor.
+# From the top. A module may import from floors below its own, and from its own room; `cachefs` and
+# `swap`, which are on one floor, do not know each other.
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"daemon", "hardening"},
+    {"daemon"},
     {"fuse"},
-    {"volumes"},
+    {"mount"},
+    {"cachefs", "swap"},
     {"tmem"},
     {"pages"},
-    {"config", "loops", "supervise", "threads"},
-    {
-        "blockdevices",
-        "credentials",
-        "errors",
-        "glossary",
-        "inherited",
-        "notify",
-        "safety",
-        "units",
-        "system",
-        "syscalls",
-        "__init__",
-    },
+    {"config", "supervise", "threads"},
+    {"__init__", "errors", "glossary", "linux", "units"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LEAVES = FLOORS[-1]
+# Within a room of several parts, from the top as well.
+PARTS = {
+    "cli": [{"main"}, {"commands"}, {"system", "output"}],
+    "cachefs": [{""}, {"source"}],
+}
+MOST_MODULES = 16
+"""of one folder"""
+MOST_LINES = 400
+"""of one module"""
 
 KNOWS_FUSE = {"fuse"}
 # Memory and its rules: what asks the system for nothing else.
@@ -85,14 +85,84 @@ def test_arrows_go_down(module: Path) -> None:
     here = room(module)
     up = [name for name in imports(module) for to in rooms_of(name) if FLOOR[to] < FLOOR[here]]
     assert not up
-    leaves = FLOORS[-1]
+    if here not in LEAVES:
+        beside = [name for name in imports(module) for to in rooms_of(name) if is_beside(to, here)]
+        assert not beside
     if here in PURE:
         outside = [n for n in imports(module) if n.split(".")[0] in IMPURE]
         assert not outside, "the core does no I/O and knows no trio"
     if here not in KNOWS_FUSE:
         assert not [n for n in imports(module) if n.split(".")[0] == "pyfuse3"]
-    if here in leaves - {"system", "units", "errors"}:
-        assert not [to for name in imports(module) for to in rooms_of(name) if to not in leaves]
+    if here in LEAVES:
+        assert not [to for name in imports(module) for to in rooms_of(name) if to not in LEAVES]
+
+
+def is_beside(one: str, other: str) -> bool:
+    """Whether two rooms are different ones on the same floor, where neither may know the other."""
+    return one != other and FLOOR[one] == FLOOR[other] and other in {"cachefs", "swap"}
+
+
+def part(name: str) -> int:
+    """The floor within its room of a module's full name, below all others if it has none there."""
+    _, room, *rest = name.split(".")
+    floors = PARTS[room]
+    inside = rest[0] if rest else ""
+    places = [floor for floor, parts in enumerate(floors) if inside in parts]
+    if not places and room == "cachefs":
+        return 0
+    return places[0] if places else len(floors)
+
+
+@pytest.mark.parametrize("room", PARTS)
+def test_arrows_go_down_within_a_room(room: str) -> None:
+    known = set(MODULE_NAMES)
+    up = [
+        (name, target)
+        for name in MODULE_NAMES
+        if name.startswith(f"tmemfs.{room}.")
+        for target in targets(name)
+        if target in known and target.startswith(f"tmemfs.{room}.") and part(target) < part(name)
+    ]
+    assert not up
+
+
+def full_name(module: Path) -> str:
+    """The name by which a module is imported."""
+    parts = module.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULE_NAMES = {full_name(module): module for module in MODULES}
+
+
+def targets(name: str) -> set[str]:
+    """The modules that the module *name* imports, of the house."""
+    found = set()
+    for imported in imports(MODULE_NAMES[name]):
+        if imported in MODULE_NAMES:
+            found.add(imported)
+        elif (above := imported.rpartition(".")[0]) in MODULE_NAMES:
+            found.add(above)
+    return found - {name}
+
+
+def test_there_is_no_circle() -> None:
+    """Of modules that import one another, those for type checking too."""
+    waiting = {name: targets(name) - {"tmemfs"} for name in MODULE_NAMES}
+    # A package is there as soon as one of its modules is wanted: what it imports counts for itself.
+    while ready := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    assert not waiting
+
+
+def test_no_folder_and_no_module_is_too_large() -> None:
+    folders: dict[Path, int] = {}
+    for module in MODULES:
+        folders[module.parent] = folders.get(module.parent, 0) + 1
+    assert {str(f): n for f, n in folders.items() if n > MOST_MODULES} == {}
+    lines = {full_name(module): len(module.read_text().splitlines()) for module in MODULES}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
 @pytest.mark.parametrize(

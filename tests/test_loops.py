@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tmemfs import blockdevices, loops, system
-from tmemfs.loops import Loop, SwapDevice
+from tmemfs.linux import blockdevices, loops, system
+from tmemfs.linux.loops import Loop, SwapDevice
 
 SWAPS = """\
 Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority

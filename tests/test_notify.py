@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mounting import SECONDS, mounted
 
-from tmemfs.notify import notify
+from tmemfs.linux.notify import notify
 
 
 @contextmanager

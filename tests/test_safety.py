@@ -8,22 +8,22 @@ import pytest
 # Small blocks of the C heap, all of which are freed but the last, which holds what is below it.
 PROGRAM = """
 import ctypes
-from tmemfs import safety
+from tmemfs.linux import heap
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
-libc = safety._libc
+libc = heap._libc
 if {warm}:
-    safety.warm_heap(1 << 20)
+    heap.warm(1 << 20)
 blocks = [libc.malloc(1000) for _ in range(50_000)]
 for block in blocks:
     ctypes.memset(block, 1, 1000)
 for block in blocks[:-1]:
     libc.free(block)
 before = resident()
-safety.cool_heap()
+heap.cool()
 print(before - resident())
 """
 

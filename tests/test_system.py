@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from as_root import tmpfs_at
 
-from tmemfs import system
-from tmemfs.system import Mount, MountState
+from tmemfs.linux import system
+from tmemfs.linux.system import Mount, MountState
 
 MOUNTINFO = b"""\
 22 27 0:21 / /proc rw,relatime shared:5 - proc proc rw

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tmemfs import units
 from tmemfs.errors import UsageError
-from tmemfs.system import physical_memory
+from tmemfs.linux.system import physical_memory
 from tmemfs.units import format_size, parse_size
 
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast, get_args
 
-from tmemfs import system
 from tmemfs.errors import MountFailure, UsageError
+from tmemfs.linux import system
 from tmemfs.units import format_size, parse_size
 
 DEFAULT_PAGE_SIZE = 8192

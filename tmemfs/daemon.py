@@ -13,22 +13,18 @@ from types import FrameType
 
 import trio
 
-from tmemfs import __version__, credentials, hardening, inherited, system
-from tmemfs.config import LARGEST_READAHEAD, MountConfig
+from tmemfs.config import MountConfig
 from tmemfs.errors import MountFailure
 from tmemfs.fuse import pyfuse3, rawrequests, session
 from tmemfs.fuse.attributes import Timeouts
 from tmemfs.fuse.control import Control
-from tmemfs.fuse.controlfiles import Knob
 from tmemfs.fuse.operations import Operations
-from tmemfs.notify import notify
-from tmemfs.pages import reader
-from tmemfs.safety import Step
-from tmemfs.supervise import failsafe, keep
-from tmemfs.volumes.cache import CacheVolume
-from tmemfs.volumes.filesystems import kind_of
-from tmemfs.volumes.swaps import Swaps
-from tmemfs.volumes.trace import Trace
+from tmemfs.linux import credentials, inherited, system
+from tmemfs.linux.notify import notify
+from tmemfs.mount import Mount, build
+from tmemfs.supervise import keep
+from tmemfs.swap import hardening
+from tmemfs.swap.volumes import Swaps
 
 log = logging.getLogger(__name__)
 
@@ -63,73 +59,22 @@ def run(config: MountConfig, on_ready: Callable[[], None]) -> None:
     sys.setswitchinterval(_SWITCH)
     # Before the mount, which may be over the source itself.
     root = os.open(config.source, os.O_RDONLY | os.O_DIRECTORY)
-    core, steps = hardening.safe_core(config)
-    client = core.new_client("mount")
-    cache_pool = client.new_pool("cache", kind="ephemeral", page_size=config.page_size)
-    # For inodes, and as many for open files. The rest is for calls that are under way.
+    # Half of them for inodes, half for open files. The rest is for calls that are under way.
     descriptors = (inherited.lift_descriptors() - _OWN_DESCRIPTORS) * 2 // 5
-    volume = CacheVolume(
-        root,
-        cache_pool,
-        kind=kind_of(root),
-        descriptors=descriptors,
-        open_files=descriptors,
-        serves_swap=bool(config.swaps),
-        mode=config.cache,
-        believe=config.attr_timeout,
-        believe_names=config.entry_timeout,
-        writeback=config.writeback,
-        readahead=config.readahead,
-        noatime=config.noatime,
-        trace=Trace(config.trace, config.page_size) if config.trace else None,
-    )
-    swaps = Swaps(core, client, config.swaps)
-    about = {
-        "version": __version__,
-        "pid": os.getpid(),
-        "source": config.source,
-        "mountpoint": config.mountpoint,
-        "native_reader": reader.native is not None,
-    }
-    control = Control(
-        core,
-        swaps,
-        about,
-        lambda: {
-            "cache": volume.statistics(),
-            "failsafe": failsafe.statistics(),
-            "discard": session.active(),
-            "safety": [step.as_dict() for step in steps],
-        },
-        [
-            Knob(
-                "readahead",
-                lambda: volume.readahead,
-                lambda size: setattr(volume, "readahead", size),
-                0,
-                LARGEST_READAHEAD,
-            )
-        ],
-    )
+    mount = build(config, root, descriptors)
     operations = Operations(
-        volume,
-        control,
-        failsafe,
-        Timeouts(config.attr_timeout, config.entry_timeout),
+        mount, Control(mount), Timeouts(config.attr_timeout, config.entry_timeout)
     )
     try:
-        _serve(operations, config, swaps, steps, on_ready)
+        _serve(operations, config, mount, on_ready)
     finally:
-        volume.close()
-        swaps.close()
-        core.close()
+        mount.close()
 
 
 def _serve(
     operations: Operations,
     config: MountConfig,
-    swaps: Swaps,
-    steps: list[Step],
+    mount: Mount,
     on_ready: Callable[[], None],
 ) -> None:
     options = set(pyfuse3.default_options) | set(config.fuse_options)
@@ -147,7 +92,10 @@ def _serve(
     rawrequests.serve(operations)
     if config.swaps and not session.active():
         log.warning("no discard: %s; what is freed stays in swap volumes", session.why_not())
-    hardening.finish(steps)
+    if mount.steps:
+        session.touch_stack(hardening.STACK)
+    mount.discards = session.active()
+    hardening.finish(mount.steps, "" if mount.discards else session.why_not())
     credentials.give_up()
     ready = False
 
@@ -158,7 +106,7 @@ def _serve(
 
     in_order = False
     try:
-        trio.run(_main, config, operations, swaps, announce)
+        trio.run(_main, config, mount, announce)
         in_order = True
     finally:
         # A mount that others use already and that ends unasked stays, and answers ENOTCONN: an
@@ -169,14 +117,11 @@ def _serve(
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _main(
-    config: MountConfig, operations: Operations, swaps: Swaps, on_ready: Callable[[], None]
-) -> None:
+async def _main(config: MountConfig, mount: Mount, on_ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep, operations.run)
-        nursery.start_soon(keep, swaps.run)
+        nursery.start_soon(keep, mount.run)
         nursery.start_soon(_announce, config, on_ready)
-        nursery.start_soon(keep, _end_on_signal, config, swaps, nursery)
+        nursery.start_soon(keep, _end_on_signal, config, mount.swaps, nursery)
         await session.serve(_bounds(config))
         nursery.cancel_scope.cancel()
 

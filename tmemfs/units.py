@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 
 from tmemfs.errors import UsageError
-from tmemfs.system import usable_memory
+from tmemfs.linux.system import usable_memory
 
 _LETTERS = "KMGTPE"
 _BINARY = {letter: 1024**power for power, letter in enumerate(_LETTERS, start=1)}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tmemfs import system
-from tmemfs.system import Mount
+from tmemfs.linux import system
+from tmemfs.linux.system import Mount
 
 MEMORY = {
     "mem_limit": 1 << 30,

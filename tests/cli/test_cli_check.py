@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from command import environment
 
-from tmemfs import config, loops, safety, system
-from tmemfs.cli import machine, preflight, swaptools, trial, watermarks
-from tmemfs.cli.machine import Finding, Level
+from tmemfs import config
 from tmemfs.cli.main import main
-from tmemfs.loops import Loop, SwapDevice
+from tmemfs.cli.system import machine, preflight, probe, swaptools, watermarks
+from tmemfs.cli.system.machine import Finding, Level
+from tmemfs.linux import loops, system
+from tmemfs.linux.loops import Loop, SwapDevice
+from tmemfs.swap import safety
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -91,7 +93,7 @@ def test_this_machine() -> None:
     missing = any(line.startswith("missing ") for line in lines)
     assert done.returncode == int(missing)
     topics = ("FUSE", "loop device", "direct I/O", "discard", "zswap", "watermark_boost")
-    for topic in (*topics, *trial.VITAL):
+    for topic in (*topics, *probe.VITAL):
         assert f"  {topic} " in done.stdout
 
 
@@ -146,7 +148,7 @@ def test_room_for_the_budget(
 
 
 def test_an_install_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "EXTENSION", "_no_such_module")
+    monkeypatch.setattr(probe, "EXTENSION", "_no_such_module")
     found = {step.topic: step for step in steps()}
     assert found["requests"].level is Level.MISSING
     assert machine.discard().level is Level.WARNING

@@ -10,7 +10,7 @@ import pytest
 
 import tmemfs
 from tmemfs.cli import main as cli
-from tmemfs.cli import mount, status
+from tmemfs.cli.commands import mount, status
 from tmemfs.cli.main import main
 from tmemfs.errors import MountFailure
 
@@ -191,7 +191,7 @@ def test_a_reader_that_had_enough_is_no_error() -> None:
 def test_reading_figures_loads_no_filesystem() -> None:
     """The command line stays quick, and a fork in it has one thread."""
     program = (
-        "import sys; from tmemfs.cli import drop, mount, set, status, top, umount, warm; "
+        "import sys; from tmemfs.cli.commands import drop, mount, set, status, top, umount, warm; "
         "print(sorted({'pyfuse3', 'trio', 'lz4', 'rich'}.intersection(sys.modules)))"
     )
     done = subprocess.run(

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 import tmemfs
-from tmemfs.cli import background, preflight
+from tmemfs.cli import background
 from tmemfs.cli.main import main
+from tmemfs.cli.system import preflight
 from tmemfs.config import MountConfig, SwapSpec
 from tmemfs.errors import MountFailure
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from as_root import NOBODY, as_nobody, public_directory
 
-from tmemfs import system
-from tmemfs.cli import preflight
+from tmemfs.cli.system import preflight
 from tmemfs.config import MountConfig, parse_mount
 from tmemfs.errors import MountFailure, NotPermitted, SystemFailure, TmemfsError
-from tmemfs.system import MountState
+from tmemfs.linux import system
+from tmemfs.linux.system import MountState
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

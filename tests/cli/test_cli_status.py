@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from tmemfs import loops, system
-from tmemfs.cli import columns, figures
+from tmemfs.cli import figures
 from tmemfs.cli.main import main
-from tmemfs.loops import Loop, SwapDevice
-from tmemfs.system import Mount
+from tmemfs.cli.output import columns
+from tmemfs.linux import loops, system
+from tmemfs.linux.loops import Loop, SwapDevice
+from tmemfs.linux.system import Mount
 
 # The figures of conftest.py: a pool 'cache' and an unused pool 'swap0'.
 AddMount = Any

@@ -10,21 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 import tmemfs
-from tmemfs import loops, system
-from tmemfs.cli import (
-    overflowfile,
-    preflight,
-    swapoff,
-    swapon,
-    swaptools,
-    swapvolume,
-    units,
-    watermarks,
-)
+from tmemfs.cli.commands import swapoff, swapon
 from tmemfs.cli.main import main
 from tmemfs.cli.promise import broken_promise
+from tmemfs.cli.system import overflowfile, preflight, swaptools, swapvolume, systemd, watermarks
 from tmemfs.errors import MountFailure, SwapFailure, SystemFailure
-from tmemfs.loops import FileId, Loop, SwapDevice
+from tmemfs.linux import loops, system
+from tmemfs.linux.loops import FileId, Loop, SwapDevice
 
 EXAMPLES = Path(tmemfs.__file__).parents[1] / "examples" / "systemd"
 GOLDEN = Path(__file__).parent / "units"
@@ -279,10 +271,10 @@ def test_the_units_of_a_command_line(name: str, capsys: pytest.CaptureFixture[st
 
 
 def test_the_examples_are_the_same_units() -> None:
-    template = units.template(PROGRAM)
+    template = systemd.template(PROGRAM)
     for name, text in (
-        (units.DAEMON, units.daemon_unit(template)),
-        (units.SWAPON, units.swapon_unit(template)),
+        (systemd.DAEMON, systemd.daemon_unit(template)),
+        (systemd.SWAPON, systemd.swapon_unit(template)),
     ):
         assert (EXAMPLES / f"{name}@.service").read_text() == text
 
@@ -303,11 +295,11 @@ def test_systemd_understands_the_units(name: str, tmp_path: Path) -> None:
     program = "/bin/true"
     files = {}
     if name == "template":
-        template = units.template(program)
-        files[f"{units.DAEMON}@.service"] = units.daemon_unit(template)
-        files[f"{units.SWAPON}@.service"] = units.swapon_unit(template)
+        template = systemd.template(program)
+        files[f"{systemd.DAEMON}@.service"] = systemd.daemon_unit(template)
+        files[f"{systemd.SWAPON}@.service"] = systemd.swapon_unit(template)
     else:
-        for text in (GOLDEN / f"{name}.txt").read_text().split(f"# {units.DIRECTORY}/")[1:]:
+        for text in (GOLDEN / f"{name}.txt").read_text().split(f"# {systemd.DIRECTORY}/")[1:]:
             file, _, unit = text.partition("\n")
             files[file] = unit.replace(PROGRAM, program)
     for file, unit in files.items():
@@ -327,7 +319,7 @@ def test_the_program_is_the_one_that_runs(tmp_path: Path, monkeypatch: pytest.Mo
     own = tmp_path / "tmemfs"
     own.touch(mode=0o755)
     monkeypatch.setattr(sys, "argv", [str(own)])
-    assert units.program() == str(own)
+    assert systemd.program() == str(own)
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py")])
-    monkeypatch.setattr(units, "shutil", SimpleNamespace(which=lambda _: None))
-    assert units.program() == PROGRAM
+    monkeypatch.setattr(systemd, "shutil", SimpleNamespace(which=lambda _: None))
+    assert systemd.program() == PROGRAM

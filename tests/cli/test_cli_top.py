@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console, Group
 
-from tmemfs.cli import topcolumns, topview
 from tmemfs.cli.main import main
-from tmemfs.cli.rates import with_rates
-from tmemfs.cli.watching import Seen
+from tmemfs.cli.output import topcolumns, topview
+from tmemfs.cli.output.rates import with_rates
+from tmemfs.cli.output.watching import Seen
 
 # The figures of conftest.py: a pool 'cache' and a pool 'swap0', which overflows.
 AddMount = Any

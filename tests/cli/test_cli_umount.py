@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from as_root import as_nobody, public_directory, tmpfs_at
 
-from tmemfs import system
-from tmemfs.cli import umount
-from tmemfs.cli.holders import Holder, find_holders
 from tmemfs.cli.main import main
-from tmemfs.system import MountState
+from tmemfs.cli.system import unmounting
+from tmemfs.cli.system.holders import Holder, find_holders
+from tmemfs.linux import system
+from tmemfs.linux.system import MountState
 
 needs_root = pytest.mark.root
 
@@ -301,7 +301,7 @@ def test_who_holds_it_is_waited_for(
             child.wait()
             return found
 
-        monkeypatch.setattr(umount, "find_holders", find_and_end)
+        monkeypatch.setattr(unmounting, "find_holders", find_and_end)
         assert main(["umount", str(place), "--timeout", "60"]) == 0
     assert not is_mounted(place)
     assert f"process {child.pid} " in capsys.readouterr().err

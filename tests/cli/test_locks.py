@@ -12,8 +12,8 @@ import pytest
 from command import environment
 from mounting import wait_for
 
-from tmemfs.cli import locks
-from tmemfs.cli.locks import locked
+from tmemfs.cli.system import locks
+from tmemfs.cli.system.locks import locked
 from tmemfs.errors import MountFailure, NotPermitted
 
 
@@ -31,7 +31,7 @@ def holder(place: Path, mountpoint: str, then: str = "sys.stdin.read()") -> Iter
     """Another process that has the lock, and does something with it."""
     script = f"""
         import os, subprocess, sys
-        from tmemfs.cli import locks
+        from tmemfs.cli.system import locks
         locks._places = lambda: iter([{str(place)!r}])
         with locks.locked({mountpoint!r}):
             print("locked", flush=True)
@@ -116,7 +116,7 @@ def test_those_who_come_and_go_find_it_where_it_is(place: Path) -> None:
     """Its file and its directory are removed under those who are about to open it."""
     program = f"""
         import os, sys
-        from tmemfs.cli import locks
+        from tmemfs.cli.system import locks
         locks._places = lambda: iter([{str(place)!r}])
         for _ in range(50):
             with locks.locked("/m"):

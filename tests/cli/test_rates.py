@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tmemfs.cli.rates import with_rates
+from tmemfs.cli.output.rates import with_rates
 
 
 def look(uptime: float, gets: int = 0, found: int = 0, **more: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from faulty import FaultyBacking, over_faulty, read_direct
 from mounting import SECONDS, drop_kernel_caches, mounted, wait_for
 from page_data import run
 
-from tmemfs import system
+from tmemfs.linux import system
 
 pytestmark = pytest.mark.root
 

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.root
 # Run by the serving process: handlers and what is below them fail where names say so.
 FAULTS = """
 import os
-from tmemfs.volumes.cache import CacheVolume
-from tmemfs.volumes.tree import Tree
+from tmemfs.cachefs.volume import CacheVolume
+from tmemfs.cachefs.names import Tree
 
 def failing(cls, name, wrong):
     before = getattr(cls, name)
@@ -89,7 +89,7 @@ def test_each_failure_is_an_eio_for_its_caller_and_the_mount_lives_on(tmp_path: 
 
 
 VANISHES = """
-from tmemfs.volumes.tree import Tree
+from tmemfs.cachefs.names import Tree
 
 before = Tree.listdir
 
@@ -113,7 +113,7 @@ def test_a_listing_goes_on_where_a_name_is_gone(tmp_path: Path) -> None:
 APPEARS = """
 import os
 from tmemfs.fuse import operations
-from tmemfs.volumes.tree import Tree
+from tmemfs.cachefs.names import Tree
 
 before = Tree.lookup
 shown = set()

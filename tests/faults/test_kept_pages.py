@@ -13,10 +13,10 @@ from page_data import run
 
 from tmemfs.pages import codec
 from tmemfs.supervise import keep
-from tmemfs.volumes import spill
-from tmemfs.volumes.overflowing import OverflowingSwapVolume
-from tmemfs.volumes.swapfile import SwapFile
-from tmemfs.volumes.writebehind import WriteBehind
+from tmemfs.swap import evictor
+from tmemfs.swap.overflowing import OverflowingSwapVolume
+from tmemfs.swap.swapfile import SwapFile
+from tmemfs.swap.writebuffer import WriteBehind
 
 BUDGET = 8 << 20
 
@@ -107,9 +107,9 @@ async def test_a_write_to_a_part_of_it_is_not_lost(
 
 
 def test_what_is_kept_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tmemfs.swap.volume import SwapVolume
+    from tmemfs.swap.writebuffer import LIMIT
     from tmemfs.tmem import Core
-    from tmemfs.volumes.swap import SwapVolume
-    from tmemfs.volumes.writebehind import LIMIT
 
     pool = Core(64 << 20).new_client("test").new_pool("s", kind="persistent")
     buffer = WriteBehind(SwapVolume("s", 8 * LIMIT * PAGE, pool))
@@ -135,19 +135,19 @@ async def test_who_waits_for_room_is_found_again_after_an_error(
 ) -> None:
     rig = OverflowRig(tmp_path, BUDGET)
     await write(rig.add(4 << 20), 0, pages(1, 10))
-    before = spill._Round
+    before = evictor._Round
 
     def fail() -> object:
-        monkeypatch.setattr(spill, "_Round", before)
+        monkeypatch.setattr(evictor, "_Round", before)
         raise MemoryError
 
-    monkeypatch.setattr(spill, "_Round", fail)
+    monkeypatch.setattr(evictor, "_Round", fail)
     async with trio.open_nursery() as tasks:
         tasks.start_soon(keep, rig.spiller.run)
         with trio.fail_after(60):
             await rig.spiller.make_room()
         tasks.cancel_scope.cancel()
-    assert spill._Round is before
+    assert evictor._Round is before
     rig.close()
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from mounting import mounted, wait_for
 
-from tmemfs import system
-from tmemfs.system import MountState
+from tmemfs.linux import system
+from tmemfs.linux.system import MountState
 
 pytestmark = pytest.mark.root
 

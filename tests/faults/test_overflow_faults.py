@@ -28,9 +28,9 @@ from overflow_rig import (
 )
 from page_data import page, run
 
+from tmemfs.swap.overflowing import OverflowingSwapVolume
+from tmemfs.swap.slots import FIRST
 from tmemfs.tmem import MIN_BUDGET
-from tmemfs.volumes.overflowing import OverflowingSwapVolume
-from tmemfs.volumes.slots import FIRST
 
 MIB = 1 << 20
 BUDGET_PAGES = MIN_BUDGET // PAGE

@@ -170,7 +170,7 @@ def test_no_page_takes_a_new_piece_of_stack(source: Path, tmp_path: Path) -> Non
 # Run by the serving process: a disk that takes its time, for each write to it.
 SLOW_OVERFLOW = """
 import time
-from tmemfs.volumes.overflow import OverflowFile
+from tmemfs.swap.overflowfile import OverflowFile
 
 before = OverflowFile._write
 

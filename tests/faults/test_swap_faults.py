@@ -14,9 +14,9 @@ from overflow_rig import OverflowRig
 from page_data import page
 
 from tmemfs.supervise import keep
+from tmemfs.swap.swapfile import OpenSwap, SwapFile
+from tmemfs.swap.writebuffer import WriteBehind
 from tmemfs.tmem import MIN_BUDGET
-from tmemfs.volumes.swapfile import OpenSwap, SwapFile
-from tmemfs.volumes.writebehind import WriteBehind
 
 PAGE = 4096
 PAGES = 3 * MIN_BUDGET // PAGE
@@ -135,8 +135,8 @@ STEPS_OF_WORK = 120
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed is tried again soon. (The clock is the real one: threads are at work.)"""
     monkeypatch.setattr("tmemfs.supervise._PAUSE_S", 0.001)
-    monkeypatch.setattr("tmemfs.volumes.spill._PAUSES_S", (0.001, 0.01, 0.1))
-    monkeypatch.setattr("tmemfs.volumes.swapfile._PAUSES_S", (0.001, 0.01, 0.1))
+    monkeypatch.setattr("tmemfs.swap.evictor._PAUSES_S", (0.001, 0.01, 0.1))
+    monkeypatch.setattr("tmemfs.swap.swapfile._PAUSES_S", (0.001, 0.01, 0.1))
 
 
 @pytest.mark.expects_log

@@ -11,10 +11,10 @@ from rig import Rig
 from tmemfs.config import SwapSpec
 from tmemfs.fuse.attributes import Timeouts
 from tmemfs.fuse.control import Control
-from tmemfs.fuse.controlfiles import Knob
 from tmemfs.fuse.operations import Operations
+from tmemfs.mount import Mount
 from tmemfs.supervise import Failsafe
-from tmemfs.volumes.swaps import Swaps
+from tmemfs.swap.volumes import Swaps
 
 ABOUT = {"version": "1.2.3", "pid": 4711, "source": "/s", "mountpoint": "/m"}
 
@@ -26,7 +26,7 @@ class Handlers(SimpleNamespace):
     control: Control
     failsafe: Failsafe
     operations: Operations
-    knob: SimpleNamespace
+    mount: Mount
     ctx: SimpleNamespace
 
 
@@ -34,29 +34,15 @@ class Handlers(SimpleNamespace):
 def handlers(tmp_path: Path) -> Iterator[Handlers]:
     (tmp_path / "source").mkdir()
     rig = Rig(tmp_path / "source")
-    failsafe = Failsafe()
-    knob = SimpleNamespace(value=1 << 16)
-    control = Control(
-        rig.core,
-        Swaps(rig.core, rig.client, [SwapSpec("swap0", 1 << 20)]),
-        ABOUT,
-        lambda: {"failsafe": failsafe.statistics()},
-        [
-            Knob(
-                "readahead",
-                lambda: knob.value,
-                lambda size: setattr(knob, "value", size),
-                0,
-                1 << 20,
-            )
-        ],
-    )
+    swaps = Swaps(rig.core, rig.client, [SwapSpec("swap0", 1 << 20)])
+    mount = Mount(rig.core, rig.volume, swaps, ABOUT, failsafe=Failsafe())
+    control = Control(mount)
     yield Handlers(
         rig=rig,
         control=control,
-        failsafe=failsafe,
-        operations=Operations(rig.volume, control, failsafe, Timeouts(1.0, 2.0)),
-        knob=knob,
+        failsafe=mount.failsafe,
+        mount=mount,
+        operations=Operations(mount, control, Timeouts(1.0, 2.0)),
         ctx=SimpleNamespace(uid=os.geteuid(), gid=os.getegid(), pid=os.getpid(), umask=0o22),
     )
     rig.close()

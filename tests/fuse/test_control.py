@@ -142,24 +142,26 @@ async def test_a_smaller_budget_gives_memory_back(handlers) -> None:
 
 
 async def test_a_knob_of_the_volume(handlers) -> None:
-    control, knob = handlers.control, handlers.knob
+    control, volume = handlers.control, handlers.rig.volume
+    volume.readahead = 65536
     assert await content(control, "readahead") == b"65536\n"
-    assert await write(control, "readahead", b"1M\n") == 3
-    assert knob.value == 1 << 20
+    assert await write(control, "readahead", b"256K\n") == 5
+    assert volume.readahead == 256 << 10
     assert await write(control, "readahead", b"0\n") == 2
     assert await content(control, "readahead") == b"0\n"
-    for text in (b"2M", b"-1", b"fast", b""):
+    for text in (b"65M", b"-1", b"fast", b""):
         with pytest.raises(OSError, match=r".") as caught:
             await write(control, "readahead", text)
         assert caught.value.errno == errno.EINVAL
-    assert knob.value == 0
+    assert volume.readahead == 0
 
 
 def test_the_status_tells_the_knobs(handlers) -> None:
     core = handlers.rig.core
-    assert handlers.control.status()["knobs"] == {
+    handlers.rig.volume.readahead = 65536
+    assert handlers.mount.status()["knobs"] == {
         "budget": {"value": core.budget, "least": core.smallest_budget, "most": core.capacity},
-        "readahead": {"value": 65536, "least": 0, "most": 1 << 20},
+        "readahead": {"value": 65536, "least": 0, "most": 64 << 20},
     }
 
 

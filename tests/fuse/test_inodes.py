@@ -7,8 +7,8 @@ import pyfuse3
 import pytest
 from as_root import tmpfs_at
 
+from tmemfs.cachefs.source.routes import Look
 from tmemfs.fuse.inodes import OWN_NUMBERS, InodeTable
-from tmemfs.volumes.routes import Look
 
 
 @pytest.fixture

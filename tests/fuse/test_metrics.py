@@ -56,7 +56,7 @@ async def test_every_number_of_the_status_is_there(handlers) -> None:
     assert 'tmemfs_swap_size_bytes{swap="swap0"} 1048576\n' in text
     assert "tmemfs_failsafe_requests_total 0\n" in text
     assert 'tmemfs_mount_info{version="1.2.3",source="/s",mountpoint="/m"} 1\n' in text
-    status = handlers.control.status()
+    status = handlers.mount.status()
     numbers = sum(
         isinstance(value, int)
         for figures in (
@@ -80,14 +80,14 @@ async def test_every_number_of_the_status_is_there(handlers) -> None:
     ],
 )
 def test_any_path_is_a_label(handlers, source: str, written: str) -> None:
-    status = handlers.control.status() | {"source": source}
+    status = handlers.mount.status() | {"source": source}
     text = metrics.render(status)
     assert text.encode().decode() == text
     assert f'source="{written}",mountpoint="/m"' in text
 
 
 def test_an_older_or_a_newer_status_is_rendered(handlers) -> None:
-    status = handlers.control.status()
+    status = handlers.mount.status()
     status.pop("cache", None)
     status["memory"]["a_figure_that_nobody_explained"] = 5
     text = metrics.render(status)

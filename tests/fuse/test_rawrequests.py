@@ -16,7 +16,7 @@ import trio
 
 import tmemfs
 from tmemfs.fuse import rawrequests, session
-from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE
+from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE
 
 ROOT = pyfuse3.ROOT_INODE
 FALLOCATE = 43

@@ -7,8 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tmemfs.cachefs.handles import TooManyOpen
 from tmemfs.fuse.shortage import Shortage, lacks_descriptor
-from tmemfs.volumes.openfiles import TooManyOpen
 
 
 def _none_left() -> OSError:

@@ -15,11 +15,11 @@ from command import COMMAND, PACKAGE_PARENT, Place, environment, run
 from mounting import wait_for
 from posix_cases.runner import attempt
 
-from tmemfs import system
 from tmemfs.cli.main import main
+from tmemfs.linux import system
 
 # What main() imports when it is used, a process that drops its privileges may not find any more.
-for module in ("cli.mount", "cli.status", "cli.umount", "daemon"):
+for module in ("cli.commands.mount", "cli.commands.status", "cli.commands.umount", "daemon"):
     importlib.import_module(f"tmemfs.{module}")
 
 pytestmark = [

@@ -15,7 +15,7 @@ from mounting import Mounted, mounted, wait_for
 from tmemfs.cli.main import main
 
 # What main() imports when it is used, a process that drops its privileges may not find any more.
-importlib.import_module("tmemfs.cli.drop")
+importlib.import_module("tmemfs.cli.commands.drop")
 
 pytestmark = [
     pytest.mark.root,

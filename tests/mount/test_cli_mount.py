@@ -12,11 +12,11 @@ import pytest
 from as_root import Outcome, as_nobody, public_directory
 from command import COMMAND, Place, await_end, run
 
-from tmemfs import system
 from tmemfs.cli.main import main
+from tmemfs.linux import system
 
 # What main() imports when it is used, a process that drops its privileges may not find any more.
-importlib.import_module("tmemfs.cli.status")
+importlib.import_module("tmemfs.cli.commands.status")
 
 pytestmark = [
     pytest.mark.root,

@@ -13,11 +13,11 @@ from command import COMMAND, environment, run
 from mounting import SECONDS, Mounted, mounted, wait_for
 from terminal import on_terminal
 
-from tmemfs.cli import warm
+from tmemfs.cli.commands import warm
 from tmemfs.cli.main import main
 
 # What main() imports when it is used, a process that drops its privileges may not find any more.
-importlib.import_module("tmemfs.cli.warm")
+importlib.import_module("tmemfs.cli.commands.warm")
 
 pytestmark = [
     pytest.mark.root,

@@ -11,7 +11,7 @@ from faulty import over_faulty
 from mounting import Mounted, wait_for
 from posix_cases.runner import attempt
 
-from tmemfs import system
+from tmemfs.linux import system
 
 pytestmark = pytest.mark.root
 

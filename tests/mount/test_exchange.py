@@ -17,7 +17,7 @@ from as_root import public_directory
 from mounting import Mounted, mounted
 from posix_cases.runner import ALICE, BOB
 
-from tmemfs.syscalls import renameat2
+from tmemfs.linux.syscalls import renameat2
 
 pytestmark = pytest.mark.root
 

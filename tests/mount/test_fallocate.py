@@ -9,7 +9,7 @@ import pytest
 from mounting import Mounted, mounted, wait_for
 from page_data import run
 
-from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocate
+from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocate
 
 pytestmark = pytest.mark.root
 

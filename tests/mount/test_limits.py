@@ -19,7 +19,7 @@ from mounting import Mounted, drop_kernel_caches, mounted, wait_for
 from posix_cases.runner import ALICE, as_user, attempt
 from sources import ext4
 
-from tmemfs.credentials import caller
+from tmemfs.linux.credentials import caller
 
 pytestmark = pytest.mark.root
 

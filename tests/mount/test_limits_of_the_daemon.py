@@ -23,8 +23,8 @@ from page_data import run
 from posix_cases.runner import ALICE, BOB, as_user, attempt
 from rig import left_alone
 
-from tmemfs import system
 from tmemfs.errors import SystemFailure
+from tmemfs.linux import system
 
 pytestmark = pytest.mark.root
 

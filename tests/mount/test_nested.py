@@ -16,7 +16,7 @@ from mounting import Mounted, drop_kernel_caches, mounted, wait_for
 from posix_cases.runner import attempt
 from sources import SOURCES, ext4
 
-from tmemfs import system
+from tmemfs.linux import system
 
 pytestmark = pytest.mark.root
 

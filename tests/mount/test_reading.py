@@ -8,8 +8,8 @@ import pytest
 from mounting import drop_kernel_caches, mounted, wait_for
 from page_data import KINDS, run
 
-from tmemfs import system
-from tmemfs.volumes.backing import CacheCounters
+from tmemfs.cachefs.source.executor import CacheCounters
+from tmemfs.linux import system
 
 pytestmark = pytest.mark.root
 

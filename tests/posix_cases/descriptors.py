@@ -13,7 +13,7 @@ from typing import Any
 
 from posix_cases.runner import CASES, Case, attempt, case, differs, make, opened
 
-from tmemfs.syscalls import fallocate
+from tmemfs.linux.syscalls import fallocate
 
 OPENED = {
     "for reading": os.O_RDONLY,

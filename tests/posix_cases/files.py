@@ -7,7 +7,7 @@ from pathlib import Path
 
 from posix_cases.runner import ALICE, as_user, attempt, case, differs, look, make, opened
 
-from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
+from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 
 RW = os.O_RDWR | os.O_CREAT
 TEXT = bytes(range(256)) * 512  # 128 KiB

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from posix_cases.runner import attempt, case, look, make, opened
 
-from tmemfs.syscalls import renameat2
+from tmemfs.linux.syscalls import renameat2
 
 NOREPLACE, EXCHANGE = 1, 2
 HERE = -100  # AT_FDCWD

@@ -8,7 +8,7 @@ from typing import Any
 from posix_cases.kinds import KINDS, snapshot
 from posix_cases.runner import CASES, Case, attempt
 
-from tmemfs.syscalls import renameat2
+from tmemfs.linux.syscalls import renameat2
 
 FLAGS = {
     "plainly": 0,

@@ -24,7 +24,7 @@ from posix_cases.runner import (
     make,
 )
 
-from tmemfs.syscalls import fallocate
+from tmemfs.linux.syscalls import fallocate
 
 Call = Callable[[Path], Any]
 

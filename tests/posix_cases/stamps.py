@@ -10,7 +10,7 @@ from typing import Any
 from posix_cases.kinds import KINDS
 from posix_cases.runner import CASES, Case, attempt, make, opened
 
-from tmemfs.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocate, renameat2
+from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocate, renameat2
 
 Call = Callable[[Path], Any]
 OLD = 1_000_000_000_000_000_001

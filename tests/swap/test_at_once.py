@@ -17,8 +17,8 @@ from command import COMMAND, environment, run
 from loop_swap import loop_devices, used_swap
 from mounting import mounted
 
-from tmemfs import loops, system
-from tmemfs.cli import swapvolume
+from tmemfs.cli.system import swapvolume
+from tmemfs.linux import loops, system
 
 pytestmark = [pytest.mark.root, pytest.mark.swap]
 

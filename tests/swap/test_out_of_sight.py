@@ -15,9 +15,9 @@ from command import run as run_command
 from loop_swap import run, used_swap
 from mounting import SECONDS, Mounted, mounted
 
-from tmemfs import loops, system
-from tmemfs.cli import swapvolume
 from tmemfs.cli.main import main
+from tmemfs.cli.system import swapvolume
+from tmemfs.linux import loops, system
 
 pytestmark = [pytest.mark.root, pytest.mark.swap]
 

@@ -18,7 +18,7 @@ from memory_limit import MemoryLimit
 from mounting import Mounted, mounted, wait_for
 from page_data import run
 
-from tmemfs.volumes.slots import FIRST
+from tmemfs.swap.slots import FIRST
 
 pytestmark = [pytest.mark.root, pytest.mark.swap]
 

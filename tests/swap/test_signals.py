@@ -13,7 +13,7 @@ from loop_swap import swap_on, used_swap
 from mounting import SECONDS, Mounted, mounted, wait_for
 from page_data import run
 
-from tmemfs import system
+from tmemfs.linux import system
 
 pytestmark = pytest.mark.root
 

@@ -21,13 +21,13 @@ from loop_swap import detach, loop_devices, used_swap
 from memory_limit import MemoryLimit
 from mounting import mounted, wait_for
 
-from tmemfs import loops, system
-from tmemfs.cli import swapvolume
 from tmemfs.cli.main import main
+from tmemfs.cli.system import swapvolume
+from tmemfs.linux import loops, system
 
 # What main() imports when it is used, a process that drops its privileges may not find any more.
 for command in ("swapon", "swapoff"):
-    importlib.import_module(f"tmemfs.cli.{command}")
+    importlib.import_module(f"tmemfs.cli.commands.{command}")
 
 pytestmark = [
     pytest.mark.root,

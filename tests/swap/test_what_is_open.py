@@ -13,8 +13,8 @@ from as_root import loop_on, tmpfs_at
 from loop_swap import run
 from mounting import SECONDS, Mounted, mounted
 
-from tmemfs import loops
-from tmemfs.loops import FileId, Number
+from tmemfs.linux import loops
+from tmemfs.linux.loops import FileId, Number
 
 pytestmark = [pytest.mark.root, pytest.mark.swap]
 

@@ -8,7 +8,7 @@ import sys
 
 from page_data import run
 
-from tmemfs import safety
+from tmemfs.linux import heap
 from tmemfs.tmem import Core
 
 BUDGET = 64 << 20
@@ -20,7 +20,7 @@ def main() -> None:
     core.keep_warm(BUDGET)
     while core.warm_up():
         pass
-    safety.warm_heap(BUDGET // 4)
+    heap.warm(BUDGET // 4)
     pool = core.new_client("client").new_pool("swap", kind="persistent")
     # Of these, many fit into a segment, so that tables take some of the budget as well.
     data = run(1, 16, kind="text") + run(1, 48, kind="word")

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Iterable
 
 from tmemfs.cli import logs
+from tmemfs.config import MountConfig
 from tmemfs.errors import (
     InternalError,
     Interrupted,
@@ -128,3 +129,15 @@ def _leave_terminal() -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
+
+
+def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
+    """Run the daemon in this process until the mount is gone.
+
+    It is imported only here: after the fork, and by nobody who only reads the figures.
+    """
+    try:
+        from tmemfs import daemon
+    except ImportError as exc:
+        raise SystemFailure(f"cannot load what a mount needs: {exc}; is it installed?") from exc
+    daemon.run(config, on_ready)

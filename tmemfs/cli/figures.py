@@ -6,9 +6,9 @@ import json
 import os
 from typing import Any
 
-from tmemfs import system
 from tmemfs.errors import MountFailure, NotPermitted, from_os_error
-from tmemfs.system import Mount
+from tmemfs.linux import system
+from tmemfs.linux.system import Mount
 
 Figures = dict[str, Any]
 

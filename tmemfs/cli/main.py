@@ -79,7 +79,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run(command: str, argv: list[str]) -> int:
-    module = importlib.import_module(f"tmemfs.cli.{command}")
+    module = importlib.import_module(f"tmemfs.cli.commands.{command}")
     status: int = module.run(module.parser().parse(argv))
     sys.stdout.flush()  # here, where a broken pipe is still handled
     return status

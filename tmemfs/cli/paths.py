@@ -7,10 +7,10 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tmemfs import system
 from tmemfs.cli.figures import CONTROL
 from tmemfs.errors import UsageError
-from tmemfs.system import Mount
+from tmemfs.linux import system
+from tmemfs.linux.system import Mount
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""The directory ``.tmemfs`` in the root of every mount: figures, knobs and swap volumes.
+"""The directory ``.tmemfs`` in the root of every mount: figures, settings and swap volumes.
 
 It can be reached by name and is not listed, so that no copy and no search of the mount falls into
-it. A file of figures is made anew at each open; a knob is read in plain numbers and written as
+it. A file of figures is made anew at each open; a setting is read in plain numbers and written as
 people write sizes.
 """
 
@@ -13,19 +13,14 @@ import json
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-import trio
-
-from tmemfs import safety
-from tmemfs.fuse.controlfiles import Knob, OpenControl, Text, inode_numbers
+from tmemfs.fuse.controlfiles import OpenControl, Text, inode_numbers, open_setting
 from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.inodes import OWN_NUMBERS
 from tmemfs.fuse.metrics import render
-from tmemfs.tmem import Core
-from tmemfs.volumes.swaps import Swaps
+from tmemfs.mount import Mount
 
 NAME = b".tmemfs"
 
@@ -43,42 +38,24 @@ class Entry:
 
 
 class Control:
-    """What is below ``.tmemfs``: *core*'s figures and budget, other *knobs*, and *swaps* by name.
-
-    *about* is what else the status tells: version, pid, source, mountpoint; *extra* is asked for
-    what it has to say each time.
-    """
+    """What is below ``.tmemfs``: figures and settings of *mount*, and its swap volumes by name."""
 
     dropper: Dropper
     """who drops what is asked for in ``drop``; to be set before that is written"""
 
-    def __init__(
-        self,
-        core: Core,
-        swaps: Swaps,
-        about: dict[str, Any],
-        extra: Callable[[], dict[str, Any]],
-        knobs: Sequence[Knob] = (),
-    ) -> None:
-        self._core = core
-        self._swaps = swaps
-        self._about = about
-        self._extra = extra
-        _statm(os.getpid())
-        self._since = time.monotonic()
+    def __init__(self, mount: Mount) -> None:
+        self._mount = mount
         self._started = time.time_ns()
         self._entries: dict[int, Entry] = {}
         self.directory = self._add(NAME, stat.S_IFDIR | 0o755)
         self._add_file(b"status.json", 0o444, lambda: Text(self._status_text()))
-        self._add_file(b"metrics", 0o444, lambda: Text(render(self.status())))
+        self._add_file(b"metrics", 0o444, lambda: Text(render(mount.status())))
         self._add_file(b"drop", 0o200, lambda: Text("", self._drop))
-        least = max(core.smallest_budget, swaps.least_budget)
-        budget = Knob("budget", lambda: core.budget, self._set_budget, least, core.capacity)
-        self._knobs = (budget, *knobs)
-        for knob in self._knobs:
-            self._add_file(os.fsencode(knob.name), 0o644, knob.open)
+        for setting in mount.settings:
+            opener = functools.partial(open_setting, setting)
+            self._add_file(os.fsencode(setting.name), 0o644, opener)
         swap = self._add(b"swap", stat.S_IFDIR | 0o755, self.directory)
-        for file in swaps.files:
+        for file in mount.swaps.files:
             entry = self._add(os.fsencode(file.name), stat.S_IFREG | 0o600, swap)
             entry.size = file.size
             entry.opener = file.open
@@ -134,33 +111,8 @@ class Control:
             },
         )
 
-    def status(self) -> dict[str, Any]:
-        """Return everything there is to say; ``memory``, ``pools`` and ``reclaim`` are numbers."""
-        self._swaps.settle()
-        figures = self._core.statistics()
-        figures["memory"]["rss_bytes"] = _resident()
-        uptime = round(time.monotonic() - self._since, 3)
-        return {
-            **self._about,
-            "uptime_seconds": uptime,
-            **figures,
-            "swaps": self._swaps.statistics(),
-            "knobs": {knob.name: knob.as_dict() for knob in self._knobs},
-            **self._extra(),
-        }
-
     def _status_text(self) -> str:
-        return json.dumps(self.status(), indent=2) + "\n"
-
-    async def _set_budget(self, size: int) -> None:
-        self._swaps.settle()
-        self._core.begin_budget(size)
-        while self._core.shrink():
-            # A large step down is made in slices, so that nobody else waits for it.
-            await trio.lowlevel.checkpoint()
-        await self._swaps.fit()
-        for _ in safety.touching(self._core.warm_up):
-            await trio.lowlevel.checkpoint()
+        return json.dumps(self._mount.status(), indent=2) + "\n"
 
     async def _drop(self, text: str) -> None:
         numbers = inode_numbers(text)
@@ -181,13 +133,3 @@ class Control:
             return opener()
 
         self._add(name, stat.S_IFREG | mode, self.directory).opener = opened
-
-
-@functools.cache
-def _statm(process: int) -> int:
-    """Held open: figures are wanted above all when there are no descriptors any more."""
-    return os.open(f"/proc/{process}/statm", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _resident() -> int:
-    return int(os.pread(_statm(os.getpid()), 256, 0).split()[1]) * os.sysconf("SC_PAGE_SIZE")

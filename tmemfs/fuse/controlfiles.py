@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tmemfs.errors import BudgetError, BudgetInUse, UsageError
+from tmemfs.mount import Setting
 from tmemfs.units import parse_size
 
 _ALL = "all"
@@ -64,40 +65,26 @@ class Text:
         """Nothing is held."""
 
 
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """A size that can be changed while in use, from *least* to *most* bytes.
+def open_setting(setting: Setting) -> Text:
+    """The file of a setting, as opened: read in plain numbers, written as people write sizes."""
+    return Text(f"{setting.get()}\n", functools.partial(_change_setting, setting))
 
-    Read in plain numbers, and written as people write sizes.
-    """
 
-    name: str
-    get: Callable[[], int]
-    set: Callable[[int], Awaitable[None] | None]
-    least: int
-    most: int
-
-    def open(self) -> Text:
-        """What its file is as opened."""
-        return Text(f"{self.get()}\n", self.turn)
-
-    async def turn(self, text: str) -> None:
-        """Set it to what *text* means. Raises EINVAL where that cannot be, EBUSY where not now."""
-        try:
-            size = parse_size(text)
-            if not self.least <= size <= self.most:
-                raise OSError(errno.EINVAL, f"{self.name} is not from {self.least} to {self.most}")
-            done = self.set(size)
-            if done is not None:
-                await done
-        except BudgetInUse as error:
-            raise OSError(errno.EBUSY, str(error)) from error
-        except (UsageError, BudgetError) as error:
-            raise OSError(errno.EINVAL, str(error)) from error
-
-    def as_dict(self) -> dict[str, int]:
-        """What the status says of it."""
-        return {"value": self.get(), "least": self.least, "most": self.most}
+async def _change_setting(setting: Setting, text: str) -> None:
+    """Set it to what *text* means. Raises EINVAL where that cannot be, EBUSY where not now."""
+    try:
+        size = parse_size(text)
+        if not setting.least <= size <= setting.most:
+            raise OSError(
+                errno.EINVAL, f"{setting.name} is not from {setting.least} to {setting.most}"
+            )
+        done = setting.set(size)
+        if done is not None:
+            await done
+    except BudgetInUse as error:
+        raise OSError(errno.EBUSY, str(error)) from error
+    except (UsageError, BudgetError) as error:
+        raise OSError(errno.EINVAL, str(error)) from error
 
 
 def inode_numbers(text: str) -> list[int] | None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pyfuse3
 
+from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.names import Found
+from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.fuse import control
 from tmemfs.fuse.control import Control, Entry
 from tmemfs.fuse.inodes import NO_INODE, InodeTable
-from tmemfs.volumes.cache import CacheVolume
-from tmemfs.volumes.nodes import Node
-from tmemfs.volumes.tree import Found
 
 _DOTS = (b".", b"..")
 # Names that are looked at in one go, in less than a slice.

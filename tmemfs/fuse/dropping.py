@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import pyfuse3
 import trio
 
+from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.fuse.inodes import InodeTable
-from tmemfs.volumes.cache import CacheVolume
-from tmemfs.volumes.nodes import Node
 
 # Files of which the kernel is told in one go.
 _SLICE = 256

@@ -8,7 +8,7 @@ import os
 
 import pyfuse3
 
-from tmemfs.volumes.nodes import Node, NodeTable
+from tmemfs.cachefs.inodes import Node, NodeTable
 
 # Below this are the numbers of the backing filesystem itself, so that `ls -i`, `tar` and `git`
 # see the same numbers as in the backing directory. From here on they are our own.

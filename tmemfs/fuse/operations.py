@@ -16,7 +16,10 @@ from typing import Any
 
 import pyfuse3
 
-from tmemfs.credentials import Caller, caller, ourselves
+from tmemfs.cachefs.handles import OpenFile
+from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.names import Found
+from tmemfs.cachefs.volume import seek_in_data
 from tmemfs.fuse import control, session
 from tmemfs.fuse.attributes import Timeouts, attributes, forbid, statvfs
 from tmemfs.fuse.control import Control, Entry
@@ -25,14 +28,11 @@ from tmemfs.fuse.directory import Directory, Lister
 from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.failsafe import handler
 from tmemfs.fuse.inodes import NO_INODE, InodeTable
-from tmemfs.fuse.patience import LastKnown
+from tmemfs.fuse.lastknown import LastKnown
 from tmemfs.fuse.shortage import Shortage
-from tmemfs.supervise import Failsafe
-from tmemfs.syscalls import UTIME_NOW, UTIME_OMIT
-from tmemfs.volumes.cache import CacheVolume, seek_in_data
-from tmemfs.volumes.nodes import Node
-from tmemfs.volumes.openfiles import OpenFile
-from tmemfs.volumes.tree import Found
+from tmemfs.linux.credentials import Caller, caller, ourselves
+from tmemfs.linux.syscalls import UTIME_NOW, UTIME_OMIT
+from tmemfs.mount import Mount
 
 _CAPABILITY = b"security.capability"
 _ACL = b"system.posix_acl_"
@@ -41,7 +41,7 @@ _JUST_NOW_NS = 10**9
 
 
 class Operations(pyfuse3.Operations):
-    """The filesystem as pyfuse3 sees it: one cache volume, and the control directory in its root.
+    """A mount as pyfuse3 sees it: its cache volume, and the control directory in its root.
 
     *timeouts* are for what it hears of the volume's attributes and names.
     """
@@ -56,19 +56,18 @@ class Operations(pyfuse3.Operations):
 
     def __init__(
         self,
-        volume: CacheVolume,
+        mount: Mount,
         machine_room: Control,
-        failsafe: Failsafe,
         timeouts: Timeouts,
     ) -> None:
         super().__init__()
-        self.failsafe = failsafe
+        self.failsafe = mount.failsafe
+        self._volume = volume = mount.cache
         self.shortage = Shortage()
         # The kernel may keep what is written, and with it the size and times of files.
         self.enable_writeback_cache = volume.writeback
         # Each read comes to us then, and nothing that has changed is read from the kernel's cache.
         self._direct = volume.mode == "none"
-        self._volume = volume
         self._tree = volume.tree
         self._turns = volume.backing.turns
         self._control = machine_room
@@ -85,10 +84,6 @@ class Operations(pyfuse3.Operations):
         self._unseen = 0
         self._root_stat = LastKnown(lambda: self._tree.fstat(volume.nodes.root))
         self._root_statfs = LastKnown(lambda: self._tree.statfs(volume.nodes.root))
-
-    async def run(self) -> None:
-        """What goes on as long as the mount does."""
-        await self._volume.run()
 
     def stale(self) -> None:
         """See `HasFailsafe.stale`: what leads to an inode that has gone, leads there no more."""
@@ -502,7 +497,7 @@ def _present(attr: Any, fields: Any, *, writeback: bool) -> tuple[int, int] | No
 
 
 def _times(attr: Any, fields: Any) -> tuple[int, int]:
-    """The times that are to be set, as `tmemfs.syscalls.utimens` has them."""
+    """The times that are to be set, as `tmemfs.linux.syscalls.utimens` has them."""
     asked = session.asked()
     flags = asked.flags if asked else 0
     atime = UTIME_NOW if flags & _ATIME_NOW else attr.st_atime_ns

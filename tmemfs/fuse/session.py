@@ -37,8 +37,8 @@ class Bounds:
 # Requests for a file that does not answer wait for it, and must leave enough for all others. By
 # default the kernel has no more than twelve reads ahead under way: one such file would take them.
 FOR_FILES = Bounds(background=4096, largest=1 << 20, tasks=4096)
-# The memory for all that may be under way is touched before swap is on (`tmemfs.hardening`), so
-# that it must not be much: what is here, the heap there is made for.
+# The memory for all that may be under way is touched before swap is on (`tmemfs.swap.hardening`),
+# so it must not be much: what is here, the heap there is made for.
 FOR_SWAP = Bounds(background=12, largest=256 << 10, tasks=32)
 
 # So many tasks stay while nothing is asked: to start one takes as long as to serve a hit.

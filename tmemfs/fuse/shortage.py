@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import trio
 
-from tmemfs.volumes.openfiles import TooManyOpen
+from tmemfs.cachefs.handles import TooManyOpen
 
 R = TypeVar("R")
 

@@ -8,8 +8,7 @@ Usable by itself::
     pool.get(7, 0)          # the page, or None once it was reclaimed
 """
 
-from tmemfs.tmem.clients import Client
-from tmemfs.tmem.core import MAX_PAGE_SIZE, MIN_BUDGET, MIN_PAGE_SIZE, Core
+from tmemfs.tmem.core import MAX_PAGE_SIZE, MIN_BUDGET, MIN_PAGE_SIZE, Client, Core
 from tmemfs.tmem.persistent import PersistentPool
 from tmemfs.tmem.pool import INDEX_LIMIT, INVALID_OBJECT_ID, Pool
 from tmemfs.tmem.writeback import Batch, Writeback

@@ -1,0 +1,117 @@
+"""Who goes through the files of a directory in order, and which are next.
+
+`tar`, `grep -r`, `cp -r` and `cat *` open one small file after the other. Over a network each of
+them takes two journeys, in which nothing else happens. So after some opens in order the next files
+are read before they are asked for, more of them each time.
+
+There are two orders: that of the directory's listing, and that of the names.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+
+from tmemfs.cachefs.inodes import Node
+
+# So many files are remembered, those of the directories that were listed last.
+_FILES = 16384
+# Opens in order before the first file is read ahead, and the most files that are.
+_IN_ORDER = 2
+_MOST = 16
+# Somebody may leave out a few files that are none of theirs.
+_SKIPPED = 3
+
+_NAME = attrgetter("name")
+
+
+class _Order:
+    """*files* in one order, in which *place_of* finds one, and which was opened last."""
+
+    def __init__(self, files: Sequence[Node], place_of: Callable[[Node], int]) -> None:
+        self.files = files
+        self._place_of = place_of
+        self._last = -1
+        self._edge = 0
+        self.run = 0
+
+    def opened(self, node: Node) -> None:
+        """Note that *node* was opened."""
+        place = self._place_of(node)
+        self.run = self.run + 1 if 0 < place - self._last <= _SKIPPED + 1 else 0
+        if not self.run:
+            self._edge = 0
+        self._last = place
+
+    def next(self) -> Sequence[Node]:
+        """Return the files to read now."""
+        if self.run < _IN_ORDER:
+            return ()
+        start = max(self._last + 1, self._edge)
+        end = self._last + 1 + min(2 * self.run, _MOST)
+        self._edge = max(end, start)
+        return self.files[start:end]
+
+
+class _Directory:
+    """The small files of a directory, as they were listed.
+
+    Both orders are kept up with each part of the listing: sorting all of a large directory when the
+    first file is opened would take milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self.listed: list[Node] = []
+        self._places: dict[Node, int] = {}
+        self._by_name: list[Node] = []
+        self._orders: tuple[_Order, ...] = ()
+
+    def add(self, files: Sequence[Node]) -> None:
+        """Add *files*, which come next in the listing."""
+        for node in files:
+            self._places[node] = len(self.listed)
+            self.listed.append(node)
+            insort(self._by_name, node, key=_NAME)
+        self._orders = (
+            _Order(self.listed, self._places.__getitem__),
+            _Order(self._by_name, lambda node: bisect_left(self._by_name, node.name, key=_NAME)),
+        )
+
+    def opened(self, node: Node) -> Sequence[Node]:
+        """Note that *node* was opened; return what is next in the order that is kept best."""
+        for order in self._orders:
+            order.opened(node)
+        return max(self._orders, key=lambda order: order.run).next()
+
+
+class Siblings:
+    """The small files of the directories that were listed last."""
+
+    def __init__(self) -> None:
+        self._directories: OrderedDict[Node, _Directory] = OrderedDict()
+        self._of: dict[Node, _Directory] = {}
+
+    def listed(self, parent: Node, files: Sequence[Node], *, first: bool) -> None:
+        """Note that a listing of *parent* has come to *files*; the *first* part begins it anew."""
+        if first:
+            self._drop(parent)
+            self._directories[parent] = _Directory()
+        directory = self._directories.get(parent)
+        if directory is not None:
+            directory.add(files)
+            self._of.update(dict.fromkeys(files, directory))
+            while len(self._of) > _FILES:
+                self._drop(next(iter(self._directories)))
+
+    def opened(self, node: Node) -> Sequence[Node]:
+        """Note that *node* was opened; return the files to be read ahead."""
+        directory = self._of.get(node)
+        return directory.opened(node) if directory is not None else ()
+
+    def _drop(self, parent: Node) -> None:
+        directory = self._directories.pop(parent, None)
+        for node in directory.listed if directory is not None else ():
+            if self._of.get(node) is directory:
+                del self._of[node]

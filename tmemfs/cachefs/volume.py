@@ -1,0 +1,445 @@
+"""A cache volume: a backing directory whose file pages are kept in an ephemeral pool.
+
+Reads come out of the pool; what is missing is read from the backing file and put there. Writes
+go to the backing file before they are acknowledged, so that nothing is ever held here alone.
+
+What keeps stale bytes out is in `tmemfs.cachefs.pages`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any
+
+import trio
+
+from tmemfs import supervise
+from tmemfs.cachefs.attrcache import Recent
+from tmemfs.cachefs.fetch import Filler
+from tmemfs.cachefs.handles import SMALL, OpenFile, OpenFiles
+from tmemfs.cachefs.inodes import Node, NodeTable
+from tmemfs.cachefs.names import Found, Tree
+from tmemfs.cachefs.pages import Ours
+from tmemfs.cachefs.prefetch import Siblings
+from tmemfs.cachefs.source.calls import inode_path
+from tmemfs.cachefs.source.executor import Asked, Backing, Stat
+from tmemfs.cachefs.stamps import stamp
+from tmemfs.cachefs.trace import Trace
+from tmemfs.config import CacheMode
+from tmemfs.linux.credentials import Caller, ourselves
+from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
+from tmemfs.tmem import INDEX_LIMIT, Pool
+
+# For so long a descriptor that nobody uses stays open on what is mounted below the source.
+_IDLE_S = 1.0
+
+
+class CacheVolume:
+    """The directory *root_fd*, its file pages kept in *pool*, an ephemeral one.
+
+    It is on a filesystem of the kind *kind* (`filesystems.kind_of`); *descriptors* is how many may
+    be open for inodes, *open_files* for open files. If the same mount *serves_swap*, that must
+    not wait for a change to a name either. Names and attributes are the business of
+    `tree`; what concerns the bytes of files is here. All errors are OSErrors.
+
+    In the *mode* ``open`` pages are compared with the backing file at every open, and its end is
+    looked for no more often than each *believe* seconds; ``none`` compares at every read, and
+    ``always`` never. Where the filesystem is not local, attributes are believed for as long, and
+    names for *believe_names*. With *writeback* the kernel writes when it likes, and knows where a
+    file ends. With *noatime* access times stay. Up to *readahead* bytes are read ahead of who reads
+    in order. Reads are noted in *trace*.
+    """
+
+    def __init__(
+        self,
+        root_fd: int,
+        pool: Pool,
+        *,
+        kind: str,
+        descriptors: int,
+        open_files: int = 1 << 20,
+        serves_swap: bool = True,
+        mode: CacheMode = "open",
+        believe: float = 0,
+        believe_names: float = 0,
+        writeback: bool = False,
+        readahead: int = 0,
+        noatime: bool = False,
+        trace: Trace | None = None,
+    ) -> None:
+        self.backing = Backing(serves_swap=serves_swap, noatime=noatime)
+        self.nodes = NodeTable(root_fd, descriptors, kind)
+        self.tree = Tree(
+            self.nodes,
+            self.backing,
+            Recent(believe, believe_names),
+            seen=self._seen,
+            changed=self._attributes_changed,
+        )
+        self.files = OpenFiles(
+            self.tree,
+            self.backing,
+            pool,
+            checks=mode != "always",
+            writeback=writeback,
+            descriptors=open_files,
+        )
+        self.release = self.files.release
+        self.mode = mode
+        self.writeback = writeback
+        self.filler = Filler(self.backing, self.files, pool.page_size)
+        self._siblings = Siblings()
+        self._coming: dict[Node, trio.Event] = {}
+        self._pool = pool
+        self.readahead = readahead
+        self._page_size = pool.page_size
+        self._believe = 0.0 if mode == "none" else believe
+        self._trace = trace
+
+    def close(self) -> None:
+        """Close every descriptor; the pool stays as it is."""
+        self.nodes.close()
+        if self._trace is not None:
+            self._trace.close()
+
+    async def run(self) -> None:
+        """Keep nobody from unmounting what is mounted below the source."""
+        while True:
+            await trio.sleep(_IDLE_S)
+            self.nodes.leave_mounts()
+
+    def statistics(self) -> dict[str, int]:
+        """Return the volume's counters, and how much it has open, plain numbers by name."""
+        return {
+            **self.backing.counters.as_dict(),
+            "open_files": self.files.count,
+            "known_inodes": len(self.nodes),
+            "open_descriptors": self.nodes.open_descriptors,
+            "threads_waiting": self.backing.waiting,
+        }
+
+    # -- opening -----------------------------------------------------------------------------
+
+    async def open(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+        """Open a file as *caller*; return it, and whether the kernel may keep its pages of it."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
+            for sibling in self._siblings.opened(node):
+                supervise.start(self._bring, sibling)
+            if node in self._coming:
+                await self._coming[node].wait()
+        file, keep = await self.files.open(node, flags, caller)
+        if flags & os.O_TRUNC:
+            try:
+                await self.truncate(file, 0, caller)
+                node.told = 0
+            except BaseException:
+                await self.release(file)
+                raise
+        return file, keep
+
+    def listed(self, parent: Node, found: Iterable[Found], *, first: bool) -> None:
+        """Take note of what a listing of *parent* says; its *first* part begins it anew."""
+        if parent.filesystem.local or not self.readahead:
+            return
+        small = [
+            node
+            for node, info, _ in found
+            if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= SMALL
+        ]
+        self._siblings.listed(parent, small, first=first)
+
+    async def _bring(self, node: Node) -> None:
+        """Have a small file in the pool before it is asked for: an open is all that it takes."""
+        if node in self._coming or node not in self.nodes:
+            return
+        if node.data is not None or self._pool.stamp(node.object_id):
+            return
+        self._coming[node] = trio.Event()
+        node.pin()
+        try:
+            file, _ = await self.files.open(node, os.O_RDONLY, ourselves())
+            self.backing.counters.readahead_reads += 1
+            self.backing.counters.readahead_pages += -(-file.data.size // self._page_size)
+            await self.release(file)
+        finally:
+            node.unpin()
+            self._coming.pop(node).set()
+
+    # -- bytes -------------------------------------------------------------------------------
+
+    def read(
+        self, file: OpenFile, offset: int, size: int
+    ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
+        """Return up to *size* bytes at *offset*, fewer only at the end of the file.
+
+        What the pool has is returned at once; where some of it is missing, a coroutine that
+        reads it from the backing file and returns the bytes.
+        """
+        data = file.data
+        # The file may have grown behind our back: a log that somebody follows.
+        if (offset + size > data.size or self.mode == "none") and self._may_have_changed(file):
+            if not file.node.filesystem.local:
+                return self._look_and_read(file, offset, size)
+            data.notice(os.fstat(file.looker))
+        return self._read(file, offset, size)
+
+    def _read(
+        self, file: OpenFile, offset: int, size: int
+    ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
+        data = file.data
+        if data.apart:
+            return self._read_apart(file, offset, size)
+        end = min(offset + size, data.size)
+        if offset >= end:
+            return b""
+        page_size = self._page_size
+        first = offset // page_size
+        start = offset - first * page_size
+        last = (end - 1) // page_size + 1
+        if self._trace is not None:
+            self._trace.note(data.object_id, first, last - first)
+        if last - first == 1:
+            page = data.get_page(first)
+            if self.filler.readahead:
+                self.filler.look_ahead(file, first, last)
+            if page is not None:
+                return page[start : start + end - offset]
+            return self._read_rest(file, first, bytearray(page_size), {0}, offset, end)
+        run, missing = data.get_run(first, last - first)
+        if self.filler.readahead:
+            self.filler.look_ahead(file, first, last)
+        if missing:
+            return self._read_rest(file, first, run, set(missing), offset, end)
+        return memoryview(run)[start : start + end - offset]
+
+    async def _read_apart(self, file: OpenFile, offset: int, size: int) -> bytes:
+        """Read past the pool what *file* was opened on, which may have no name any more."""
+        fd, data = await self.files.reader(file), file.data
+        found = (await self.backing.read_past(data.threads, fd, offset, size)).data
+        if len(found) < min(size, data.size - offset):
+            # It cannot be read to its end any more, and the kernel might take the rest for zeros.
+            raise OSError(errno.ESTALE, "another file has taken the name", file.node.name)
+        return found
+
+    async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
+        generation = file.data.generation
+        asked = self.backing.asking()
+        info = await self.backing.call(file.node.filesystem, os.fstat, file.looker)
+        self.tree.recent.update(file.node, info, asked)
+        if file.data.generation == generation:
+            file.data.notice(info)
+        found = self._read(file, offset, size)
+        return await found if isinstance(found, Coroutine) else found
+
+    async def _read_rest(
+        self, file: OpenFile, first: int, run: bytearray, missing: set[int], offset: int, end: int
+    ) -> memoryview:
+        seen = await self.filler.fill(file, first, run, missing)
+        if file.data.apart and seen < end:
+            return memoryview(await self._read_apart(file, offset, end - offset))
+        # Somebody may have cut the file meanwhile, and extended it again.
+        end = max(int(min(end, file.data.size, seen)), offset)
+        start = first * self._page_size
+        return memoryview(run)[offset - start : end - start]
+
+    async def write(self, file: OpenFile, offset: int, buf: bytes, caller: Caller) -> int:
+        """Write *buf* at *offset* of the backing file as *caller*; return how much was written."""
+        data, page_size = file.data, self._page_size
+        first = offset // page_size
+        count = (offset + len(buf) - 1) // page_size + 1 - first
+        # The kernel turns O_APPEND into an offset, the end of the file as far as it knows; behind
+        # the mount the file may have grown. Elsewhere than there, it writes back a mapping.
+        at_end = file.flags & os.O_APPEND and offset == file.node.told
+        flags = os.RWF_APPEND if at_end and not self.writeback else 0
+        self._look_before(file)
+        before, after = data.edges(offset, offset + len(buf))
+        with self._changing(file, first, count) as ours:
+            size = max(data.size, offset + len(buf))
+            ours.made = await self.backing.write(data.threads, caller, file.fd, buf, offset, flags)
+        written = ours.made.written
+        file.node.told = max(file.node.told, offset + written)
+        if ours.alone and data.size == size:
+            # Nothing else has run since the write, so that these are the newest bytes.
+            whole = written == len(buf)
+            data.put_written(offset, buf[:written], before, after if whole else None)
+        elif ours.alone and ours.made.after is not None:
+            # Somebody else has cut or extended the file, and who knows what more.
+            data.changed_behind(ours.made.after)
+        return written
+
+    async def truncate(self, file: OpenFile, size: int, caller: Caller) -> None:
+        """Cut or extend a file to *size* bytes, as *caller*."""
+        self._look_before(file)
+        first = min(size, file.data.size) // self._page_size
+        with self._changing(file, first, INDEX_LIMIT - first) as ours:
+            ours.made = await self.backing.change(
+                file.data.threads, caller, os.ftruncate, file.fd, size
+            )
+
+    async def fallocate(
+        self, file: OpenFile, mode: int, offset: int, length: int, caller: Caller
+    ) -> None:
+        """Allocate, punch out or zero a range of a file, as *caller*; see fallocate(2).
+
+        Raises EOPNOTSUPP for modes that move what is behind the range.
+        """
+        if mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        end = offset + length
+        first = offset // self._page_size
+        count = (end - 1) // self._page_size + 1 - first
+        self._look_before(file)
+        with self._changing(file, first, count) as ours:
+            ours.made = await self.backing.change(
+                file.data.threads, caller, fallocate, file.fd, mode, offset, length
+            )
+        if not mode & FALLOC_KEEP_SIZE:
+            file.node.told = max(file.node.told, end)
+
+    async def lseek(self, file: OpenFile, offset: int, whence: int) -> int:
+        """Return where data, or a hole, begins from *offset* on: ``SEEK_DATA``, ``SEEK_HOLE``.
+
+        As long as somebody may write the file, all of it is data: what was written to a mapping of
+        it, or is written back later, is known to the kernel alone. Raises ENXIO behind the end.
+        """
+        if file.data.writers:
+            return seek_in_data(file.data.size, offset, whence)
+        fd = await self.files.reader(file)
+        return await self.backing.call(file.node.filesystem, os.lseek, fd, offset, whence)
+
+    async def fsync(self, file: OpenFile, datasync: bool) -> None:
+        """Let what was written reach the backing file's disk."""
+        sync = os.fdatasync if datasync else os.fsync
+        fd = file.fd if file.fd >= 0 else await self.files.reader(file)
+        with self._sending(file):
+            await self.backing.wait(file.data.threads, sync, fd)
+
+    async def sync_directory(self, node: Node) -> None:
+        """Let a directory's names reach the backing disk."""
+        async with self.tree.reach(node) as fd:
+            await self.backing.wait(self.backing.limiter(), _sync_directory, inode_path(fd))
+
+    async def flush(self, file: OpenFile) -> None:
+        """One of the file's descriptors was closed: the last chance to report a late error."""
+        if file.wrote and not file.node.filesystem.local:
+            # A network filesystem tells of failed writes when a descriptor is closed.
+            with self._sending(file):
+                await self.backing.wait(file.data.threads, lambda: os.close(os.dup(file.fd)))
+
+    # -- in use ------------------------------------------------------------------------------
+
+    def drop(self, node: Node) -> int:
+        """Forget the pages of a file, open or not; return how many there were."""
+        self.tree.recent.clear()
+        # Nothing is lost, and none of it was wrong: who reads on reads from the backing file.
+        if node.data is not None:
+            node.data.generation += 1  # nor does anything come that is on its way
+        return self._pool.flush_object(node.object_id)
+
+    def drop_all(self) -> Iterator[int]:
+        """Forget the pages of all files, one after the other; yield how many each had."""
+        self.tree.recent.clear()
+        for object_id in [owner.id for owner in self._pool.objects]:
+            yield self._pool.flush_object(object_id)
+
+    @property
+    def readahead(self) -> int:
+        """The most bytes that are read ahead of who reads in order; 0 for nothing."""
+        return self.filler.readahead
+
+    @readahead.setter
+    def readahead(self, size: int) -> None:
+        # More would push out what it has just brought where the budget is small.
+        self.filler.readahead = min(size, 4 * self._pool.arena.segment_size)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _look_before(self, file: OpenFile) -> None:
+        """Before a change of ours: somebody else's must not hide behind it."""
+        # Over a network the thread that makes the change looks.
+        if file.node.filesystem.local:
+            file.data.notice(os.fstat(file.fd))
+
+    @contextlib.contextmanager
+    def _changing(self, file: OpenFile, first: int, count: int) -> Iterator[Ours]:
+        """Around a change of ours to *count* pages of a file (see `FileData.change`)."""
+        file.wrote = True
+        try:
+            fd = file.fd if file.node.filesystem.local else -1
+            with file.data.change(first, count, fd) as ours:
+                yield ours
+        finally:
+            self.backing.note_change(file.node)
+
+    @contextlib.contextmanager
+    def _sending(self, file: OpenFile) -> Iterator[None]:
+        """Around what lets writes arrive where the file is, which may move its times there."""
+        try:
+            yield
+        finally:
+            if file.wrote:
+                self.backing.note_change(file.node)
+
+    def _seen(self, node: Node, info: Stat, asked: Asked) -> None:
+        """Take note of attributes of a node or a file, and when they were *asked* for.
+
+        The kernel is going to be told of them.
+        """
+        if node.changed > asked.changes:
+            return  # they may be from before
+        node.told = info.st_size
+        if node.data is not None:
+            node.data.notice(info)
+
+    def _may_have_changed(self, file: OpenFile) -> bool:
+        """Whether what is known of a file is older than it may be."""
+        if self.mode == "always":
+            return False
+        old = time.monotonic() - file.data.looked >= self._believe
+        return old or file.node.filesystem.local
+
+    def _attributes_changed(self, node: Node, before: Stat | None, after: Stat | None) -> None:
+        """An operation of ours on a name changed the file's times: no reason to lose its pages."""
+        if before is None or after is None:
+            self._may_be_another(node, gone=after is None)
+            return
+        # Unless it is the modification time: behind that, somebody else's change may hide.
+        ours = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+        if node.data is not None:
+            node.data.unlinked = not after.st_nlink
+            if ours:
+                node.data.restamp(before, after)
+            else:
+                node.data.retimed(before, after)
+        elif not after.st_nlink:
+            self._pool.flush_object(node.object_id)
+        elif ours and self._pool.stamp(node.object_id) == stamp(before):
+            self._pool.set_stamp(node.object_id, stamp(after))
+
+    def _may_be_another(self, node: Node, *, gone: bool) -> None:
+        """A file could not be looked at beside a change of ours: who knows what it has by now."""
+        if node.data is not None:
+            node.data.unlinked = gone
+            node.data.doubt(None)
+        else:
+            self._pool.flush_object(node.object_id)
+
+
+def seek_in_data(size: int, offset: int, whence: int) -> int:
+    """As lseek(2) with ``SEEK_DATA`` or ``SEEK_HOLE`` where there is no hole but the end."""
+    if not 0 <= offset < size:
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+    return offset if whence == os.SEEK_DATA else size
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

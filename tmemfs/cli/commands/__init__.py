@@ -1,0 +1,1 @@
+"""One module for each command: `parser()` and `run(arguments)`, which returns the exit code."""

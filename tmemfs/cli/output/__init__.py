@@ -1,0 +1,1 @@
+"""What commands print: columns, tables, rates, and bars of progress."""

@@ -1,0 +1,79 @@
+"""The swap volumes of a mount, put together, and the tasks that work for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from tmemfs.config import SwapSpec, least_budget
+from tmemfs.supervise import keep
+from tmemfs.swap.evictor import Spiller
+from tmemfs.swap.overflowfile import OverflowFile
+from tmemfs.swap.overflowing import OverflowingSwapVolume, PatientSwapVolume
+from tmemfs.swap.swapfile import LATE_CLOSE_S, SwapFile
+from tmemfs.swap.volume import PAGE_SIZE, SwapVolume
+from tmemfs.swap.writebuffer import WriteBehind
+from tmemfs.tmem import Client, Core, PersistentPool
+
+
+class Swaps:
+    """A volume for each of *specs*, in pools of *client*, as those who use them see it.
+
+    Somebody has to `run` it. Raises MountFailure where an overflow file cannot be had.
+    """
+
+    def __init__(self, core: Core, client: Client, specs: Sequence[SwapSpec]) -> None:
+        beside = any(spec.overflow is not None for spec in specs)
+        files: dict[PersistentPool, OverflowFile] = {}
+        self._spiller = Spiller(core.writeback, files)
+        self.files: list[SwapFile] = []
+        self.least_budget = least_budget(specs)
+        """what the budget of the mount has to be for these volumes, in bytes"""
+        for spec in specs:
+            overflows = spec.overflow is not None
+            pool = client.new_pool(
+                spec.name, kind="persistent", page_size=PAGE_SIZE, overflows=overflows
+            )
+            volume: SwapVolume
+            if spec.overflow is not None:
+                file = files[pool] = OverflowFile(spec.overflow, spec.size // PAGE_SIZE)
+                volume = OverflowingSwapVolume(spec.name, spec.size, pool, file, self._spiller)
+            elif beside:
+                volume = PatientSwapVolume(spec.name, spec.size, pool, self._spiller)
+            else:
+                volume = SwapVolume(spec.name, spec.size, pool)
+            self.files.append(SwapFile(WriteBehind(volume)))
+
+    async def run(self) -> None:
+        """Compress what was written, and take to disk what memory does not hold."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep, self._spiller.run)
+            for file in self.files:
+                nursery.start_soon(keep, file.buffer.run)
+
+    async def in_use(self) -> list[str]:
+        """Return the names of the volumes that somebody has open, a loop device for example."""
+        with trio.move_on_after(LATE_CLOSE_S):
+            for file in self.files:
+                await file.closed()
+        return [file.name for file in self.files if file.in_use]
+
+    def settle(self) -> None:
+        """Let the pools have what was written, so that their figures are complete."""
+        for file in self.files:
+            file.buffer.settle()
+
+    async def fit(self) -> None:
+        """Wait until enough pages are on disk, after the budget was lowered."""
+        await self._spiller.settle()
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """Return what each volume says of itself."""
+        return [file.buffer.statistics() for file in self.files]
+
+    def close(self) -> None:
+        """Let go of the overflow files. The pools stay as they are."""
+        for file in self.files:
+            file.buffer.volume.close()

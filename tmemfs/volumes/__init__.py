@@ -1,1 +1,0 @@
-"""What a file means: cache volumes over a backing directory, and swap volumes."""
