@@ -18,17 +18,17 @@ from typing import Any
 
 from tmemfs.pages import Arena, SegmentLog, codec, reader
 from tmemfs.swap import overflowfile, overflowing, writebuffer
-from tmemfs.swap.evictor import Spiller
+from tmemfs.swap.evictor import Evictor
 from tmemfs.swap.overflowfile import OverflowFile
 from tmemfs.swap.volume import SwapVolume
-from tmemfs.swap.writebuffer import WriteBehind
+from tmemfs.swap.writebuffer import WriteBuffer
 from tmemfs.tmem.objects import ObjectTable
 from tmemfs.tmem.persistent import PersistentPool
 from tmemfs.tmem.reclaim import Reclaim
 from tmemfs.tmem.writeback import Batch, Writeback
 
 STEPS: dict[str, tuple[Any, str]] = {
-    "note": (WriteBehind, "write"),
+    "note": (WriteBuffer, "write"),
     "room": (SwapVolume, "has_room"),
     "put": (SwapVolume, "write_now"),
     "encode": (codec, "encode"),
@@ -39,7 +39,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "remove": (ObjectTable, "remove"),
     "decode": (reader, "page_at"),
     "decode a run": (reader, "read"),
-    "wake the task": (Spiller, "poke"),
+    "wake the task": (Evictor, "poke"),
     "choose": (Writeback, "begin"),
     "read what leaves": (Batch, "pages"),
     "overflow write": (OverflowFile, "_write"),

@@ -10,9 +10,9 @@ import trio
 from account import check_account
 from page_data import page
 
-from tmemfs.swap.evictor import Spiller
+from tmemfs.swap.evictor import Evictor
 from tmemfs.swap.overflowfile import OverflowFile
-from tmemfs.swap.overflowing import OverflowingSwapVolume, PatientSwapVolume
+from tmemfs.swap.overflowing import OverflowingSwapVolume, WaitingSwapVolume
 from tmemfs.swap.slots import FIRST
 from tmemfs.tmem import MIN_BUDGET, Core, PersistentPool
 
@@ -27,8 +27,8 @@ class OverflowRig:
         self.core = Core(budget, capacity=max(budget, 16 * MIN_BUDGET))
         self.client = self.core.new_client("test")
         self.files: dict[PersistentPool, OverflowFile] = {}
-        self.spiller = Spiller(self.core.writeback, self.files)
-        self.volumes: list[PatientSwapVolume] = []
+        self.evictor = Evictor(self.core.writeback, self.files)
+        self.volumes: list[WaitingSwapVolume] = []
 
     def add(self, size: int, path: str | Path | None = None) -> OverflowingSwapVolume:
         """Another volume; its file is in the directory unless `path` is another one."""
@@ -36,15 +36,15 @@ class OverflowRig:
         file = OverflowFile(str(path or self.directory / name), size // PAGE)
         pool = self.client.new_pool(name, kind="persistent", overflows=True)
         self.files[pool] = file
-        volume = OverflowingSwapVolume(name, size, pool, file, self.spiller)
+        volume = OverflowingSwapVolume(name, size, pool, file, self.evictor)
         self.volumes.append(volume)
         return volume
 
-    def add_without_file(self, size: int) -> PatientSwapVolume:
+    def add_without_file(self, size: int) -> WaitingSwapVolume:
         """Another volume, that does not overflow."""
         name = f"swap{len(self.volumes)}"
         pool = self.client.new_pool(name, kind="persistent")
-        volume = PatientSwapVolume(name, size, pool, self.spiller)
+        volume = WaitingSwapVolume(name, size, pool, self.evictor)
         self.volumes.append(volume)
         return volume
 
@@ -62,20 +62,20 @@ async def overflow_rig(directory: Path, budget: int = MIN_BUDGET) -> AsyncIterat
     rig = OverflowRig(directory, budget)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.spiller.run)
+            nursery.start_soon(rig.evictor.run)
             yield rig
             nursery.cancel_scope.cancel()
     finally:
         rig.close()
 
 
-async def write(volume: PatientSwapVolume, offset: int, data: bytes) -> None:
+async def write(volume: WaitingSwapVolume, offset: int, data: bytes) -> None:
     """Write, waiting where the volume has to."""
     done = volume.write(offset, data)
     assert (await done if isinstance(done, Coroutine) else done) == len(data)
 
 
-async def read(volume: PatientSwapVolume, offset: int, size: int) -> bytes:
+async def read(volume: WaitingSwapVolume, offset: int, size: int) -> bytes:
     """Read, waiting where the volume has to; all that is there, as the kernel does."""
     found = b""
     while len(found) < size and offset + len(found) < volume.size:
@@ -92,7 +92,7 @@ def outside(volume: OverflowingSwapVolume) -> list[int]:
 async def push_out(rig: OverflowRig, volume: OverflowingSwapVolume, *, keep: int = 0) -> None:
     """Let pages leave until no more than `keep` of the volume are in memory."""
     while volume._pool.objects.pages - volume._pool.overflow_pages > keep:
-        assert await rig.spiller.make_room()
+        assert await rig.evictor.make_room()
 
 
 async def nothing_leaves(rig: OverflowRig) -> None:

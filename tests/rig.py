@@ -14,7 +14,7 @@ from account import check_account
 
 from tmemfs.cachefs import handles, names, stamps, volume
 from tmemfs.cachefs.handles import OpenFile
-from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.inodes import Inode
 from tmemfs.cachefs.names import Found
 from tmemfs.cachefs.source import calls, executor
 from tmemfs.cachefs.volume import CacheVolume
@@ -46,7 +46,7 @@ class Rig:
         self.pool: Pool = self.client.new_pool("cache", kind="ephemeral", page_size=page_size)
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         self.volume = CacheVolume(fd, self.pool, kind=kind, descriptors=descriptors, **options)
-        self.tree = self.volume.tree
+        self.names = self.volume.names
 
     def close(self) -> None:
         """End it; whatever the test has done, the figures must add up."""
@@ -54,29 +54,29 @@ class Rig:
         self.volume.close()
         self.core.close()
 
-    async def node(self, path: str) -> Node:
+    async def inode(self, path: str) -> Inode:
         """The node of a path below the root, each name of it looked up anew."""
-        node = self.volume.nodes.root
+        inode = self.volume.inodes.root
         for name in path.encode().split(b"/"):
-            node = (await self.tree.lookup(node, name)).node
-        return node
+            inode = (await self.names.lookup(inode, name)).inode
+        return inode
 
-    async def listed(self, parent: Node, names: list[bytes]) -> list[Found | None]:
+    async def listed(self, parent: Inode, names: list[bytes]) -> list[Found | None]:
         """What a listing of *parent* tells of some names; None for each that is not there."""
-        asked = self.volume.backing.asking()
-        looks = await self.tree.look_many(parent, names)
+        asked = self.volume.executor.asking()
+        looks = await self.names.look_many(parent, names)
         return [
-            None if isinstance(look, OSError) else self.tree.learn(parent, name, look, asked)
+            None if isinstance(look, OSError) else self.names.learn(parent, name, look, asked)
             for name, look in zip(names, looks, strict=True)
         ]
 
     async def open(self, path: str, flags: int = os.O_RDWR) -> OpenFile:
-        file, _ = await self.volume.open(await self.node(path), flags, ME)
+        file, _ = await self.volume.open(await self.inode(path), flags, ME)
         return file
 
     async def create(self, name: str, content: bytes = b"") -> OpenFile:
         file, _ = await self.volume.files.create(
-            self.volume.nodes.root, name.encode(), 0o644, os.O_RDWR | os.O_EXCL, ME
+            self.volume.inodes.root, name.encode(), 0o644, os.O_RDWR | os.O_EXCL, ME
         )
         if content:
             assert await self.volume.write(file, 0, content, ME) == len(content)
@@ -117,7 +117,7 @@ class Rig:
 
     async def keeps(self, path: str) -> bool:
         """Whether an open now would let the kernel keep its pages."""
-        file, keep = await self.volume.open(await self.node(path), os.O_RDONLY, ME)
+        file, keep = await self.volume.open(await self.inode(path), os.O_RDONLY, ME)
         await self.volume.release(file)
         return keep
 

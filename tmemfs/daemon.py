@@ -24,7 +24,7 @@ from tmemfs.linux.notify import notify
 from tmemfs.mount import Mount, build
 from tmemfs.supervise import keep
 from tmemfs.swap import hardening
-from tmemfs.swap.volumes import Swaps
+from tmemfs.swap.volumes import SwapVolumes
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ async def _announce(config: MountConfig, on_ready: Callable[[], None]) -> None:
     on_ready()
 
 
-async def _end_on_signal(config: MountConfig, swaps: Swaps, nursery: trio.Nursery) -> None:
+async def _end_on_signal(config: MountConfig, swaps: SwapVolumes, nursery: trio.Nursery) -> None:
     # Whoever started us so that a closed terminal does not matter (nohup) is obeyed.
     endings = [number for number in _ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
     for ending in endings:

@@ -23,7 +23,7 @@ from tmemfs.pages import reader
 from tmemfs.supervise import Failsafe
 from tmemfs.swap import hardening, safety
 from tmemfs.swap.safety import Step
-from tmemfs.swap.volumes import Swaps
+from tmemfs.swap.volumes import SwapVolumes
 from tmemfs.tmem import Core
 
 
@@ -52,7 +52,7 @@ class Mount:
         self,
         core: Core,
         cache: CacheVolume,
-        swaps: Swaps,
+        swaps: SwapVolumes,
         about: dict[str, Any],
         *,
         steps: list[Step] | None = None,
@@ -139,8 +139,8 @@ def build(config: MountConfig, root: int, descriptors: int) -> Mount:
         open_files=descriptors,
         serves_swap=bool(config.swaps),
         mode=config.cache,
-        believe=config.attr_timeout,
-        believe_names=config.entry_timeout,
+        attr_ttl=config.attr_timeout,
+        entry_ttl=config.entry_timeout,
         writeback=config.writeback,
         readahead=config.readahead,
         noatime=config.noatime,
@@ -153,7 +153,7 @@ def build(config: MountConfig, root: int, descriptors: int) -> Mount:
         "mountpoint": config.mountpoint,
         "native_reader": reader.native is not None,
     }
-    return Mount(core, cache, Swaps(core, client, config.swaps), about, steps=steps)
+    return Mount(core, cache, SwapVolumes(core, client, config.swaps), about, steps=steps)
 
 
 @functools.cache

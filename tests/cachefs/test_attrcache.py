@@ -19,7 +19,7 @@ from tmemfs.cachefs.source.routes import Look
 
 FILES = 30
 NAMES = [f"d/f{number:02}" for number in range(FILES)]
-BELIEVED = 1000.0
+TTL = 1000.0
 
 
 class Clock:
@@ -54,7 +54,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 async def far(new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Rig:
     """Thirty files in a directory, as over a network; on a machine that may be busy."""
     monkeypatch.setattr(attrcache, "_PATIENCE", 60)
-    rig = new_rig(kind=FAR, believe=BELIEVED, believe_names=BELIEVED)
+    rig = new_rig(kind=FAR, attr_ttl=TTL, entry_ttl=TTL)
     (rig.root / "d").mkdir()
     for number, name in enumerate(NAMES):
         (rig.root / name).write_bytes(bytes(number))
@@ -62,10 +62,10 @@ async def far(new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> R
 
 
 async def lookup(rig: Rig, name: str) -> Found:
-    directory = rig.volume.nodes.known(
-        rig.volume.nodes.root, Look(os.stat(rig.root / "d"), None)
-    ) or await rig.node("d")
-    return await rig.tree.lookup(directory, Path(name).name.encode())
+    directory = rig.volume.inodes.known(
+        rig.volume.inodes.root, Look(os.stat(rig.root / "d"), None)
+    ) or await rig.inode("d")
+    return await rig.names.lookup(directory, Path(name).name.encode())
 
 
 async def look_at(rig: Rig, names: list[str]) -> list[Found]:
@@ -80,8 +80,8 @@ async def test_after_two_names_a_directory_is_listed(far: Rig, asked: list[bytes
     found = await look_at(far, NAMES)
     assert asked == [b"d", b"f00", b"f01"]
     assert [each.age > 0 for each in found] == [False] * 2 + [True] * (FILES - 2)
-    assert len({each.node for each in found}) == FILES
-    assert [each.node.told for each in found] == list(range(FILES))
+    assert len({each.inode for each in found}) == FILES
+    assert [each.inode.kernel_size for each in found] == list(range(FILES))
     figures = far.volume.statistics()
     assert (figures["listed_directories"], figures["recalled_names"]) == (1, FILES - 2)
     with pytest.raises(FileNotFoundError):
@@ -92,18 +92,18 @@ async def test_after_two_names_a_directory_is_listed(far: Rig, asked: list[bytes
 
 
 async def test_not_where_asking_is_no_journey(new_rig: Callable[..., Rig]) -> None:
-    rig = new_rig(believe=BELIEVED, believe_names=BELIEVED)
+    rig = new_rig(attr_ttl=TTL, entry_ttl=TTL)
     (rig.root / "f").touch()
     for _ in range(5):
-        assert (await rig.tree.lookup(rig.volume.nodes.root, b"f")).age == 0
+        assert (await rig.names.lookup(rig.volume.inodes.root, b"f")).age == 0
 
 
 async def test_not_where_nothing_is_believed(new_rig: Callable[..., Rig]) -> None:
-    for attributes, names in ((BELIEVED, 0.0), (0.0, BELIEVED)):
-        rig = new_rig(kind=FAR, believe=attributes, believe_names=names)
+    for attributes, names in ((TTL, 0.0), (0.0, TTL)):
+        rig = new_rig(kind=FAR, attr_ttl=attributes, entry_ttl=names)
         (rig.root / "f").touch(exist_ok=True)
         for _ in range(5):
-            assert (await rig.tree.lookup(rig.volume.nodes.root, b"f")).age == 0
+            assert (await rig.names.lookup(rig.volume.inodes.root, b"f")).age == 0
 
 
 async def test_what_others_change_is_seen_when_it_was_believed_long_enough(
@@ -113,24 +113,24 @@ async def test_what_others_change_is_seen_when_it_was_believed_long_enough(
     os.chmod(far.root / NAMES[5], 0o600)
     os.unlink(far.root / NAMES[6])
     (far.root / "d/new").touch()
-    clock.later = BELIEVED - 1
+    clock.later = TTL - 1
     five, six = await lookup(far, NAMES[5]), await lookup(far, NAMES[6])
     # They are to be believed for no more than what is left.
-    assert all(BELIEVED - 2 < each.age < BELIEVED for each in (five, six))
+    assert all(TTL - 2 < each.age < TTL for each in (five, six))
     # Something that is not listed may be there all the same.
     assert (await lookup(far, "d/new")).age == 0
-    clock.later = BELIEVED + 1
+    clock.later = TTL + 1
     with pytest.raises(FileNotFoundError):
         await lookup(far, NAMES[6])
     await look_at(far, [name for name in NAMES if name != NAMES[6]])
 
 
 CHANGES = {
-    "chmod": lambda rig, node, root: rig.tree.chmod(node, 0o600, ME),
-    "utimens": lambda rig, node, root: rig.tree.utimens(node, (1, 2), ME),
-    "chown": lambda rig, node, root: rig.tree.chown(node, -1, -1, ME),
-    "link": lambda rig, node, root: rig.tree.link(node, root, b"another", ME),
-    "setxattr": lambda rig, node, root: rig.tree.setxattr(node, "user.a", b"b", ME),
+    "chmod": lambda rig, inode, root: rig.names.chmod(inode, 0o600, ME),
+    "utimens": lambda rig, inode, root: rig.names.utimens(inode, (1, 2), ME),
+    "chown": lambda rig, inode, root: rig.names.chown(inode, -1, -1, ME),
+    "link": lambda rig, inode, root: rig.names.link(inode, root, b"another", ME),
+    "setxattr": lambda rig, inode, root: rig.names.setxattr(inode, "user.a", b"b", ME),
 }
 
 
@@ -138,7 +138,7 @@ CHANGES = {
 async def test_what_we_change_is_seen_at_once(far: Rig, change: str) -> None:
     found = await look_at(far, NAMES)
     try:
-        await CHANGES[change](far, found[7].node, far.volume.nodes.root)
+        await CHANGES[change](far, found[7].inode, far.volume.inodes.root)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             pytest.skip("a filesystem without extended attributes")
@@ -161,26 +161,26 @@ async def test_what_we_write_is_seen_at_once(far: Rig, change: str) -> None:
     for _ in range(2):
         assert (await look_at(far, [NAMES[7]]))[0].info.st_size == 100
         await far.volume.release(file) if far.volume.files.count else None
-    assert (await far.tree.getattr(file.node)).info.st_size == 100
+    assert (await far.names.getattr(file.inode)).info.st_size == 100
 
 
 async def test_names_that_come_and_go_through_us_are_seen_at_once(far: Rig) -> None:
     await look_at(far, NAMES)
-    directory = await far.node("d")
-    await far.tree.unlink(directory, b"f03", ME)
+    directory = await far.inode("d")
+    await far.names.unlink(directory, b"f03", ME)
     with pytest.raises(FileNotFoundError):
         await lookup(far, NAMES[3])
-    await far.tree.rename(directory, b"f04", directory, b"f03", 0, ME)
+    await far.names.rename(directory, b"f04", directory, b"f03", 0, ME)
     with pytest.raises(FileNotFoundError):
         await lookup(far, NAMES[4])
-    await far.tree.mkdir(directory, b"f04", 0o755, ME)
-    assert (await look_at(far, NAMES))[4].node.is_directory
+    await far.names.mkdir(directory, b"f04", 0o755, ME)
+    assert (await look_at(far, NAMES))[4].inode.is_directory
 
 
 async def test_each_change_is_not_followed_by_another_listing(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attrcache, "_NOT_YET", BELIEVED)
+    monkeypatch.setattr(attrcache, "_NOT_YET", TTL)
     listings = []
     look_at_all = calls.look_at_all
 
@@ -189,10 +189,10 @@ async def test_each_change_is_not_followed_by_another_listing(
         return look_at_all(*of)
 
     monkeypatch.setattr(calls, "look_at_all", counted)
-    directory = await far.node("d")
+    directory = await far.inode("d")
     for number in range(20):
         await look_at(far, NAMES[:6])
-        await far.tree.mkdir(directory, b"n%d" % number, 0o755, ME)
+        await far.names.mkdir(directory, b"n%d" % number, 0o755, ME)
     assert len(listings) == 1
 
 
@@ -201,7 +201,7 @@ async def test_a_change_of_ours_while_a_directory_is_listed(
     far: Rig, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """What the listing has may be from before it, and is not believed."""
-    directory, node = await far.node("d"), await far.node(NAMES[7])
+    directory, inode = await far.inode("d"), await far.inode(NAMES[7])
     await lookup(far, NAMES[0])
     monkeypatch.setattr(attrcache, "_PATIENCE", 0)
     with gate(monkeypatch, "look_at_all") as listed:
@@ -209,12 +209,12 @@ async def test_a_change_of_ours_while_a_directory_is_listed(
             nursery.start_soon(lookup, far, NAMES[1])
             await listed.reached.wait()
             if change == "the names":
-                await far.tree.rename(directory, b"f08", directory, b"f07", 0, ME)
+                await far.names.rename(directory, b"f08", directory, b"f07", 0, ME)
             else:
-                await far.tree.chmod(node, 0o600, ME)
+                await far.names.chmod(inode, 0o600, ME)
             listed.open()
         with trio.fail_after(60):
-            while not far.tree.recent._directories[directory].listing.done.is_set():
+            while not far.names.attrcache._directories[directory].listing.done.is_set():
                 await trio.sleep(0)
     names = [name for name in NAMES if change != "the names" or name != NAMES[8]]
     found = await look_at(far, names)
@@ -231,9 +231,9 @@ async def test_a_listing_that_does_not_come_holds_up_nobody(
         found = await look_at(far, NAMES)
         assert listed.reached.is_set()
         assert {each.age for each in found} == {0}
-        directory = await far.node("d")
+        directory = await far.inode("d")
         # It is still wanted when names are believed no more; there is no second one beside it.
-        listing = far.tree.recent._directories[directory].listing
+        listing = far.names.attrcache._directories[directory].listing
         assert listing is not None
         assert listing.slow
 
@@ -258,10 +258,10 @@ async def test_a_listing_that_fails(far: Rig, monkeypatch: pytest.MonkeyPatch) -
 async def test_an_inode_that_is_not_known_any_more(far: Rig, asked: list[bytes]) -> None:
     """Who knows whether it is the one that we have changed since."""
     found = await look_at(far, NAMES)
-    far.volume.nodes.forget(found[9].node)
+    far.volume.inodes.forget(found[9].inode)
     assert (await look_at(far, [NAMES[9]]))[0].age > 0
-    far.volume.nodes.forget((await lookup(far, NAMES[9])).node)
-    await far.tree.chmod(found[10].node, 0o600, ME)
+    far.volume.inodes.forget((await lookup(far, NAMES[9])).inode)
+    await far.names.chmod(found[10].inode, 0o600, ME)
     assert (await look_at(far, [NAMES[9]]))[0].age == 0
 
 
@@ -270,60 +270,60 @@ async def test_no_more_is_kept_than_is_allowed(
 ) -> None:
     monkeypatch.setattr(attrcache, "_NAMES", 50)
     monkeypatch.setattr(attrcache, "_FILES", 7)
-    kept = far.tree.recent
+    kept = far.names.attrcache
     for number in range(9):
         directory = far.root / f"e{number}"
         directory.mkdir()
-        node = await far.node(directory.name)
+        inode = await far.inode(directory.name)
         for name in range(20):
             (directory / str(name)).touch()
         for name in range(20):
-            await far.tree.lookup(node, str(name).encode())
+            await far.names.lookup(inode, str(name).encode())
         listings = [each.listing for each in kept._directories.values()]
         assert kept._listed == sum(len(each.looks) for each in listings if each is not None)
         assert kept._listed <= 50
         assert len(kept._files) <= 7
     # What is believed no more is forgotten as soon as anything else is looked up.
-    clock.later = BELIEVED
-    await far.node("d")
+    clock.later = TTL
+    await far.inode("d")
     await lookup(far, NAMES[0])
     assert kept._listed == 0
-    assert {node.name for node in kept._directories} == {b"", b"d"}
+    assert {inode.name for inode in kept._directories} == {b"", b"d"}
 
 
 async def test_dropping_forgets_names_too(far: Rig) -> None:
     found = await look_at(far, NAMES)
-    far.volume.drop(found[0].node)
+    far.volume.drop(found[0].inode)
     assert (await lookup(far, NAMES[5])).age == 0
     assert len(list(far.volume.drop_all())) == 0
 
 
 async def test_attributes_that_an_open_has_brought(far: Rig, clock: Clock) -> None:
     file = await far.open(NAMES[9], os.O_RDONLY)
-    found = await far.tree.getattr(file.node)
+    found = await far.names.getattr(file.inode)
     assert found.age > 0
     assert far.volume.statistics()["recalled_attributes"] == 1
     assert found.info == os.stat(far.root / NAMES[9])
     os.chmod(far.root / NAMES[9], 0o600)
-    clock.later = BELIEVED
-    found = await far.tree.getattr(file.node)
+    clock.later = TTL
+    found = await far.names.getattr(file.inode)
     assert found.age == 0
     assert found.info == os.stat(far.root / NAMES[9])
-    await far.tree.chmod(file.node, 0o640, ME)
-    found = await far.tree.getattr(file.node)
+    await far.names.chmod(file.inode, 0o640, ME)
+    found = await far.names.getattr(file.inode)
     assert found.age == 0
     assert found.info == os.stat(far.root / NAMES[9])
     await far.volume.release(file)
 
 
 async def test_late_attributes_do_not_replace_newer_ones(far: Rig) -> None:
-    node = await far.node(NAMES[0])
-    older = far.volume.backing.asking()
+    inode = await far.inode(NAMES[0])
+    older = far.volume.executor.asking()
     info = os.stat(far.root / NAMES[0])
     os.chmod(far.root / NAMES[0], 0o600)
-    newer = await far.tree.fstat(node)
-    far.tree.recent.note(node, info, older)
-    assert (await far.tree.getattr(node)).info == newer != info
+    newer = await far.names.fstat(inode)
+    far.names.attrcache.note(inode, info, older)
+    assert (await far.names.getattr(inode)).info == newer != info
 
 
 async def test_what_is_told_does_not_go_back_and_forth(far: Rig) -> None:
@@ -332,29 +332,29 @@ async def test_what_is_told_does_not_go_back_and_forth(far: Rig) -> None:
     path = far.root / NAMES[9]
     path.write_bytes(bytes(50))
     file = await far.open(NAMES[9], os.O_RDONLY)  # which looks at the file
-    assert (await far.tree.getattr(file.node)).info.st_size == 50 == file.node.told
+    assert (await far.names.getattr(file.inode)).info.st_size == 50 == file.inode.kernel_size
     path.write_bytes(bytes(60))
     assert (await lookup(far, NAMES[9])).info.st_size == 60  # of a file that is open
-    assert (await far.tree.getattr(file.node)).info.st_size == 60
+    assert (await far.names.getattr(file.inode)).info.st_size == 60
     await far.volume.release(file)
     # It is not open any more, but the listing is older than what was seen since.
     assert (await lookup(far, NAMES[9])).info.st_size == 60
     path.write_bytes(bytes(70))
-    await far.listed(await far.node("d"), [b"f09"])
-    assert (await far.tree.getattr(file.node)).info.st_size == 70
+    await far.listed(await far.inode("d"), [b"f09"])
+    assert (await far.names.getattr(file.inode)).info.st_size == 70
 
 
 async def test_who_appends_after_others_writes_over_nothing(far: Rig) -> None:
     """What is told of late is what the kernel takes for the end of the file."""
     path = far.root / "log"
     path.write_bytes(b"one")
-    node = await far.node("log")
+    inode = await far.inode("log")
     with open(path, "ab") as other:
         other.write(b"two")
-    file, _ = await far.volume.open(node, os.O_WRONLY | os.O_APPEND, ME)
-    found = await far.tree.getattr(node)
+    file, _ = await far.volume.open(inode, os.O_WRONLY | os.O_APPEND, ME)
+    found = await far.names.getattr(inode)
     assert found.age > 0
-    assert found.info.st_size == 6 == node.told
+    assert found.info.st_size == 6 == inode.kernel_size
     with open(path, "ab") as other:
         other.write(b"three")
     await far.volume.write(file, 6, b"four", ME)
@@ -364,9 +364,9 @@ async def test_who_appends_after_others_writes_over_nothing(far: Rig) -> None:
 
 async def test_a_node_that_is_made_anew_was_perhaps_changed(far: Rig) -> None:
     found = await look_at(far, NAMES)
-    directory = await far.node("d")
-    await far.tree.chmod(found[9].node, 0o600, ME)
-    far.volume.nodes.forget(found[9].node)
+    directory = await far.inode("d")
+    await far.names.chmod(found[9].inode, 0o600, ME)
+    far.volume.inodes.forget(found[9].inode)
     await far.listed(directory, [b"f09"])
     await look_at(far, NAMES)
 
@@ -374,21 +374,21 @@ async def test_a_node_that_is_made_anew_was_perhaps_changed(far: Rig) -> None:
 @pytest.mark.parametrize("reached", [True, False])
 async def test_an_inode_number_that_is_another_files_now(far: Rig, reached: bool) -> None:
     await look_at(far, NAMES)
-    directory = await far.node("d")
-    listing = far.tree.recent._directories[directory].listing
+    directory = await far.inode("d")
+    listing = far.names.attrcache._directories[directory].listing
     assert listing is not None
     # As if the number of the one had been used again for the other when both are known.
     (far.root / "other").write_bytes(b"another file")
-    other = await far.node("other")
+    other = await far.inode("other")
     if reached:
-        await far.tree.fstat(other)
+        await far.names.fstat(other)
     assert isinstance(listing.looks, dict)
     old = b"of the file that had the number"
     listing.looks[b"f09"] = Look(os.lstat(far.root / "other"), old)
     found = await lookup(far, NAMES[9])
     assert found.age == 0
-    assert found.node is not other
-    assert (await far.node("other")) is other
+    assert found.inode is not other
+    assert (await far.inode("other")) is other
 
 
 @pytest.mark.parametrize("why", ["it is too large", "it takes too long"])
@@ -401,17 +401,17 @@ async def test_a_directory_is_not_listed_again_for_nothing(
     def counted(*of: int) -> object:
         listings.append(of)
         if why == "it takes too long":
-            clock.later += BELIEVED
+            clock.later += TTL
         return look_at_all(*of)
 
     monkeypatch.setattr(calls, "look_at_all", counted)
     monkeypatch.setattr(tree, "LARGEST", FILES if why == "it takes too long" else FILES - 1)
-    monkeypatch.setattr(attrcache, "_NOT_AGAIN", 10 * BELIEVED)
+    monkeypatch.setattr(attrcache, "_NOT_AGAIN", 10 * TTL)
     for _ in range(5):
         assert {each.age for each in await look_at(far, NAMES)} == {0}
-        clock.later += BELIEVED
+        clock.later += TTL
     assert len(listings) == 1
-    clock.later += 10 * BELIEVED
+    clock.later += 10 * TTL
     await look_at(far, NAMES)
     assert len(listings) == 2
 
@@ -420,10 +420,10 @@ async def test_a_change_that_may_have_arrived_with_a_close(far: Rig) -> None:
     file = await far.open(NAMES[9])
     await far.volume.write(file, 0, bytes(50), ME)
     for end in (far.volume.flush(file), far.volume.fsync(file, False), far.volume.release(file)):
-        await far.tree.fstat(file.node)
-        assert (await far.tree.getattr(file.node)).age > 0
+        await far.names.fstat(file.inode)
+        assert (await far.names.getattr(file.inode)).age > 0
         await end
-        assert (await far.tree.getattr(file.node)).age == 0
+        assert (await far.names.getattr(file.inode)).age == 0
 
 
 @pytest.mark.parametrize("how", ["a lookup", "a listing of the kernel's", "attributes"])
@@ -431,7 +431,7 @@ async def test_a_name_of_which_more_was_heard_is_not_told_from_a_listing(
     far: Rig, how: str
 ) -> None:
     found = await look_at(far, NAMES)
-    directory = await far.node("d")
+    directory = await far.inode("d")
     replaced = how != "attributes"
     if replaced:
         (far.root / "other").write_bytes(bytes(99))
@@ -439,15 +439,15 @@ async def test_a_name_of_which_more_was_heard_is_not_told_from_a_listing(
     else:
         (far.root / NAMES[9]).write_bytes(bytes(99))
     if how == "a lookup":
-        await far.tree.look_up(directory, b"f09")
+        await far.names.look_up(directory, b"f09")
     elif how == "attributes":
-        await far.tree.fstat(found[9].node)
-        far.volume.nodes.forget(found[9].node)
+        await far.names.fstat(found[9].inode)
+        far.volume.inodes.forget(found[9].inode)
     else:
         await far.listed(directory, [b"f08", b"f09"])
     now = await lookup(far, NAMES[9])
     assert now.info.st_size == 99
-    assert (now.node is found[9].node) is False
+    assert (now.inode is found[9].inode) is False
 
 
 async def test_a_file_of_which_more_was_heard_by_another_name(far: Rig) -> None:
@@ -455,7 +455,7 @@ async def test_a_file_of_which_more_was_heard_by_another_name(far: Rig) -> None:
     await look_at(far, NAMES)
     with open(far.root / "other", "ab") as file:
         file.write(bytes(50))
-    assert (await far.tree.lookup(far.volume.nodes.root, b"other")).info.st_size == 59
+    assert (await far.names.lookup(far.volume.inodes.root, b"other")).info.st_size == 59
     assert (await lookup(far, NAMES[9])).info.st_size == 59
 
 
@@ -463,7 +463,7 @@ async def test_a_file_of_which_more_was_heard_by_another_name(far: Rig) -> None:
 async def test_a_name_of_which_more_was_heard_while_a_directory_is_listed(
     far: Rig, monkeypatch: pytest.MonkeyPatch, heard: str
 ) -> None:
-    directory = await far.node("d")
+    directory = await far.inode("d")
     for name in NAMES[:2]:
         await lookup(far, name)
     monkeypatch.setattr(attrcache, "_PATIENCE", 0)
@@ -479,10 +479,10 @@ async def test_a_name_of_which_more_was_heard_while_a_directory_is_listed(
             assert not await is_there(far, NAMES[9])
         listed.open()
     with trio.fail_after(60):
-        while not far.tree.recent._directories[directory].listing.done.is_set():
+        while not far.names.attrcache._directories[directory].listing.done.is_set():
             await trio.sleep(0)
     assert (await lookup(far, NAMES[10])).age > 0
-    far.tree.recent._missing.clear()
+    far.names.attrcache._missing.clear()
     assert await is_there(far, NAMES[9]) is (heard == "that it is there")
     if heard == "that it is there":
         assert (await lookup(far, NAMES[9])).info.st_size == 99
@@ -492,7 +492,7 @@ async def test_listings_that_do_not_come_do_not_pile_up(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attrcache, "_PATIENCE", 0)
-    directory, kept = await far.node("d"), far.tree.recent
+    directory, kept = await far.inode("d"), far.names.attrcache
     with gate(monkeypatch, "look_at_all", before=True) as listed:
         for _ in range(20):
             await look_at(far, NAMES[:5])
@@ -503,7 +503,7 @@ async def test_listings_that_do_not_come_do_not_pile_up(
             (far.root / f"e{number}").mkdir()
             for name in "abc":
                 (far.root / f"e{number}" / name).touch()
-                await far.node(f"e{number}/{name}")
+                await far.inode(f"e{number}/{name}")
         assert kept._under_way == attrcache._UNDER_WAY
         listed.open()
     with trio.fail_after(60):
@@ -520,7 +520,7 @@ async def test_a_sync_that_fails_may_have_sent_something(
 ) -> None:
     file = await far.open(NAMES[9])
     await far.volume.write(file, 0, bytes(50), ME)
-    await far.tree.fstat(file.node)
+    await far.names.fstat(file.inode)
 
     def fail(_: int) -> None:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
@@ -529,7 +529,7 @@ async def test_a_sync_that_fails_may_have_sent_something(
         patch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="quota"):
             await far.volume.fsync(file, False)
-    assert (await far.tree.getattr(file.node)).age == 0
+    assert (await far.names.getattr(file.inode)).age == 0
     await far.volume.release(file)
 
 
@@ -562,48 +562,48 @@ async def test_a_name_that_is_missing_is_asked_for_once(
         assert not await is_there(far)
     assert asked.count(b"n") == 1
     (far.root / "d/n").touch()
-    clock.later = BELIEVED - 1
+    clock.later = TTL - 1
     assert not await is_there(far)  # others made it
-    await far.listed(await far.node("d"), [b"n"])  # and somebody lists it
+    await far.listed(await far.inode("d"), [b"n"])  # and somebody lists it
     assert await is_there(far)
     (far.root / "d/n").unlink()
-    clock.later += BELIEVED
+    clock.later += TTL
     assert not await is_there(far)
     (far.root / "d/n").touch()
     assert not await is_there(far)
-    clock.later += BELIEVED
+    clock.later += TTL
     assert await is_there(far)
 
 
 @pytest.mark.parametrize("how", ["mkdir", "rename", "link", "create"])
 async def test_a_name_that_we_make_is_there_at_once(far: Rig, how: str) -> None:
-    root, directory = far.volume.nodes.root, await far.node("d")
+    root, directory = far.volume.inodes.root, await far.inode("d")
     (far.root / "file").touch()
     assert not await is_there(far)
     if how == "mkdir":
-        await far.tree.mkdir(directory, b"n", 0o755, ME)
+        await far.names.mkdir(directory, b"n", 0o755, ME)
     elif how == "rename":
-        await far.tree.rename(root, b"file", directory, b"n", 0, ME)
+        await far.names.rename(root, b"file", directory, b"n", 0, ME)
     elif how == "link":
-        await far.tree.link(await far.node("file"), directory, b"n", ME)
+        await far.names.link(await far.inode("file"), directory, b"n", ME)
     else:
-        os.close(await far.tree.create(directory, b"n", 0o644, os.O_RDWR, ME))
+        os.close(await far.names.create(directory, b"n", 0o644, os.O_RDWR, ME))
     assert await is_there(far)
 
 
 async def test_a_name_that_we_make_while_it_is_asked_for(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = await far.node("d")
+    directory = await far.inode("d")
     async with asking(far, monkeypatch):
-        os.close(await far.tree.create(directory, b"n", 0o644, os.O_RDWR, ME))
+        os.close(await far.names.create(directory, b"n", 0o644, os.O_RDWR, ME))
     assert await is_there(far)
 
 
 async def test_missing_names_are_not_believed_where_names_are_not(
     new_rig: Callable[..., Rig], asked: list[bytes]
 ) -> None:
-    rig = new_rig(kind=FAR, believe=BELIEVED, believe_names=0)
+    rig = new_rig(kind=FAR, attr_ttl=TTL, entry_ttl=0)
     (rig.root / "d").mkdir()
     for _ in range(3):
         assert not await is_there(rig)
@@ -616,7 +616,7 @@ async def test_no_more_missing_names_are_kept_than_is_allowed(
     monkeypatch.setattr(attrcache, "_MISSING", 10)
     for number in range(30):
         assert not await is_there(far, f"d/{number}")
-        assert len(far.tree.recent._missing) <= 10
+        assert len(far.names.attrcache._missing) <= 10
     assert not await is_there(far, "d/0")
     assert not await is_there(far, "d/29")
     assert (asked.count(b"0"), asked.count(b"29")) == (2, 1)
@@ -626,7 +626,7 @@ async def test_a_name_of_which_more_was_heard_is_not_missing(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer that it was not there was on its way when others made it and somebody saw it."""
-    directory = await far.node("d")
+    directory = await far.inode("d")
     async with asking(far, monkeypatch):
         (far.root / "d/n").touch()
         # By another function than the one that waits.

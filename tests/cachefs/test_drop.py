@@ -14,10 +14,10 @@ async def test_a_dropped_file_is_read_anew(rig: Rig) -> None:
         (rig.root / name).write_bytes(CONTENT)
         await rig.warm(name)
     assert rig.pages() == 80
-    node = await rig.node("file")
-    assert rig.volume.drop(node) == 40
+    inode = await rig.inode("file")
+    assert rig.volume.drop(inode) == 40
     assert rig.pages() == 40
-    assert rig.volume.drop(node) == 0
+    assert rig.volume.drop(inode) == 0
     assert not await rig.keeps("file"), "the kernel must not believe what it has of it, either"
     assert await rig.read_anew("file") == CONTENT
 
@@ -27,10 +27,10 @@ async def test_an_open_file_goes_on(rig: Rig) -> None:
     left_alone(rig.root / "file")
     file = await rig.open("file")
     assert await rig.read(file) == CONTENT
-    assert rig.volume.drop(file.node) == 40
+    assert rig.volume.drop(file.inode) == 40
     assert await rig.read(file) == CONTENT
     assert await rig.volume.write(file, 5, b"new", ME) == 3
-    rig.volume.drop(file.node)
+    rig.volume.drop(file.inode)
     assert await rig.read(file, 0, 10) == CONTENT[:5] + b"new" + CONTENT[8:10]
     await rig.volume.release(file)
     assert (rig.root / "file").read_bytes() == CONTENT[:5] + b"new" + CONTENT[8:]

@@ -173,7 +173,7 @@ async def test_a_file_of_a_cache_volume_is_like_a_file(ranges: list, page_size: 
 async def test_a_hole_passes_a_read_miss(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
-    rig.volume.backing._cannot_ask.add(os.stat(rig.root).st_dev)
+    rig.volume.executor._cannot_ask.add(os.stat(rig.root).st_dev)
     (rig.root / "f").write_bytes(run(7, 4))
     file = await rig.open("f")
     async with trio.open_nursery() as nursery:
@@ -246,11 +246,11 @@ async def test_the_end_that_the_kernel_is_told_moves_along(rig: Rig) -> None:
     """It appends at the end that it was told of, and there only is an append one."""
     (rig.root / "f").touch()
     file = await rig.open("f", os.O_RDWR | os.O_APPEND)
-    told = file.node.told
+    told = file.inode.kernel_size
     await rig.volume.fallocate(file, FALLOC_KEEP_SIZE, 0, 3 * PAGE, ME)
-    assert (file.node.told, file.data.size) == (told, 0)
+    assert (file.inode.kernel_size, file.data.size) == (told, 0)
     await rig.volume.fallocate(file, 0, 0, 3 * PAGE, ME)
-    assert (file.node.told, file.data.size) == (3 * PAGE, 3 * PAGE)
+    assert (file.inode.kernel_size, file.data.size) == (3 * PAGE, 3 * PAGE)
     await rig.volume.write(file, 3 * PAGE, b"appended", ME)
     assert (rig.root / "f").read_bytes() == bytes(3 * PAGE) + b"appended"
     await rig.volume.release(file)

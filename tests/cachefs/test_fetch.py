@@ -17,7 +17,7 @@ PAGE = 4096
 @pytest.fixture
 def slow(new_rig: Callable[..., Rig]) -> Rig:
     """As over a network: nothing is read without a thread."""
-    return new_rig(kind=FAR, believe=60)
+    return new_rig(kind=FAR, attr_ttl=60)
 
 
 def write(rig: Rig, name: str, pages: int, seed: int = 1) -> bytes:
@@ -145,7 +145,7 @@ async def test_a_file_that_is_closed_at_once_is_kept_all_the_same(slow: Rig) -> 
 
 
 async def test_reads_in_order_are_read_ahead_of(new_rig: Callable[..., Rig]) -> None:
-    rig = new_rig(kind=FAR, believe=60, readahead=1 << 20)
+    rig = new_rig(kind=FAR, attr_ttl=60, readahead=1 << 20)
     content = write(rig, "f", 1024)
     file = await rig.open("f", os.O_RDONLY)
     for index in range(1024):
@@ -161,7 +161,7 @@ async def test_reads_in_order_are_read_ahead_of(new_rig: Callable[..., Rig]) -> 
 async def test_nobody_waits_for_what_is_read_ahead(
     new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig = new_rig(kind=FAR, believe=60, readahead=1 << 20)
+    rig = new_rig(kind=FAR, attr_ttl=60, readahead=1 << 20)
     content = write(rig, "f", 64)
     file = await rig.open("f", os.O_RDONLY)
     real = executor._read_all

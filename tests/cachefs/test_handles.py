@@ -17,7 +17,7 @@ PAGE = 4096
 
 @pytest.fixture
 def far(new_rig: Callable[..., Rig]) -> Rig:
-    return new_rig(kind=FAR, believe=60)
+    return new_rig(kind=FAR, attr_ttl=60)
 
 
 async def kept(rig: Rig, content: bytes) -> None:
@@ -89,10 +89,10 @@ async def test_it_is_opened_when_something_is_missing(rig: Rig) -> None:
     content = run(2, 4)
     await kept(rig, content)
     file = await rig.open("f", os.O_RDONLY)
-    assert file.looker == file.node.fd
+    assert file.backing_fd == file.inode.fd
     rig.pool.flush_page(file.data.object_id, 2)
     assert await rig.read(file) == content
-    assert file.looker == file.data.fd != file.node.fd
+    assert file.backing_fd == file.data.fd != file.inode.fd
     await rig.volume.release(file)
 
 
@@ -116,7 +116,7 @@ async def test_a_warm_file_whose_name_goes_is_read_on(
     content = run(4, 4)
     await kept(rig, content)
     file = await rig.open("f", os.O_RDONLY)
-    await rig.tree.unlink(rig.volume.nodes.root, b"f", ME)
+    await rig.names.unlink(rig.volume.inodes.root, b"f", ME)
     rig.pool.flush_object(file.data.object_id)
     assert await rig.read(file) == content
     await rig.volume.release(file)
@@ -131,7 +131,7 @@ async def test_attributes_from_before_a_write_do_not_undo_it(
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             with gate(monkeypatch, "look") as looking:
-                nursery.start_soon(far.tree.lookup, far.volume.nodes.root, b"f")
+                nursery.start_soon(far.names.lookup, far.volume.inodes.root, b"f")
                 await looking.reached.wait()
                 await far.volume.write(file, 5, b" and longer", ME)
     assert file.data.size == 16
@@ -174,7 +174,7 @@ async def test_overlapping_writes_over_a_network(far: Rig) -> None:
 
 async def test_cache_none_looks_at_every_read(new_rig: Callable[..., Rig]) -> None:
     for kind in (LOCAL, FAR):
-        rig = new_rig(kind=kind, mode="none", believe=60)
+        rig = new_rig(kind=kind, mode="none", attr_ttl=60)
         await kept(rig, b"a" * 100)
         file = await rig.open("f", os.O_RDONLY)
         (rig.root / "f").write_bytes(b"b" * 100)
@@ -204,7 +204,7 @@ async def test_cache_always_shows_no_byte_that_never_was(new_rig: Callable[..., 
         with open(rig.root / "f", "ab") as behind:
             behind.write(b" and longer")
         content = (rig.root / "f").read_bytes()
-        await rig.node("f")  # looks it up
+        await rig.inode("f")  # looks it up
         assert await rig.read_anew("f") == content
         if file is not None:
             await rig.volume.release(file)
@@ -213,8 +213,8 @@ async def test_cache_always_shows_no_byte_that_never_was(new_rig: Callable[..., 
 async def test_the_end_is_looked_for_no_more_often_than_it_may_be_believed(
     new_rig: Callable[..., Rig],
 ) -> None:
-    for believe, want in ((60, b"first"), (0, b"first and last")):
-        rig = new_rig(kind=FAR, believe=believe)
+    for attr_ttl, want in ((60, b"first"), (0, b"first and last")):
+        rig = new_rig(kind=FAR, attr_ttl=attr_ttl)
         (rig.root / "f").write_bytes(b"first")
         file = await rig.open("f", os.O_RDONLY)
         assert await rig.read(file) == b"first"
@@ -226,16 +226,16 @@ async def test_the_end_is_looked_for_no_more_often_than_it_may_be_believed(
 async def test_an_inode_that_is_held_is_found_again(new_rig: Callable[..., Rig]) -> None:
     rig = new_rig(kind="fuse")
     await kept(rig, run(6, 2))
-    nodes = rig.volume.nodes
-    node = await rig.node("f")
-    nodes.forget(node)
-    assert await rig.node("f") is node
-    nodes.forget(node)
+    inodes = rig.volume.inodes
+    inode = await rig.inode("f")
+    inodes.forget(inode)
+    assert await rig.inode("f") is inode
+    inodes.forget(inode)
     # Until the descriptors run out.
-    nodes.limit = 0
+    inodes.limit = 0
     (rig.root / "g").write_bytes(b"")
     await rig.read_anew("g")
-    assert await rig.node("f") is not node
+    assert await rig.inode("f") is not inode
 
 
 # -- what a second reading found ----------------------------------------------------------------
@@ -294,7 +294,7 @@ async def test_no_zeros_where_a_file_is_cut_and_written_while_it_is_read(
     path = rig.root / "f"
     path.write_bytes(b"a" * 20 * PAGE)
     file = await rig.open("f", os.O_RDONLY)
-    rig.volume.backing._cannot_ask.add(os.stat(path).st_dev)
+    rig.volume.executor._cannot_ask.add(os.stat(path).st_dev)
     real = executor._read_all
 
     def read(*args: int) -> bytes:
@@ -327,10 +327,10 @@ async def test_files_that_are_gone_are_not_held(new_rig: Callable[..., Rig]) -> 
     before = len(os.listdir("/proc/self/fd"))
     for number in range(50):
         (rig.root / f"f{number}").write_bytes(b"x")
-        node = await rig.node(f"f{number}")
+        inode = await rig.inode(f"f{number}")
         await rig.read_anew(f"f{number}")
-        await rig.tree.unlink(rig.volume.nodes.root, f"f{number}".encode(), ME)
-        rig.volume.nodes.forget(node)
+        await rig.names.unlink(rig.volume.inodes.root, f"f{number}".encode(), ME)
+        rig.volume.inodes.forget(inode)
     with trio.fail_after(SECONDS):
         while len(os.listdir("/proc/self/fd")) != before:
             await trio.sleep(0.001)
@@ -349,7 +349,7 @@ async def test_an_open_does_not_wait_for_a_writer_to_rest(
         """Each look is passed by a write."""
         nonlocal count
         info = real(fd)
-        if fd not in (writer.fd, writer.node.fd):
+        if fd not in (writer.fd, writer.inode.fd):
             count += 1
             trio.from_thread.run(far.volume.write, writer, count, b"x", ME, trio_token=token)
         return info
@@ -422,7 +422,7 @@ async def test_another_file_that_is_met_when_it_is_opened_later_is_not_read(by_p
     await rig.warm("f")
     file = await rig.open("f", os.O_RDONLY)
     (rig.root / "f").write_bytes(b"B" * 8192)
-    rig.volume.drop(file.node)
+    rig.volume.drop(file.inode)
     for _ in range(2):
         with pytest.raises(OSError, match="taken the name") as caught:
             await rig.read(file, 0, 8192)

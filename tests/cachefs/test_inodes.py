@@ -38,23 +38,23 @@ def small(
 async def reopen_one(rig: Rig) -> None:
     """What makes the table look at its limit again."""
     (rig.root / "one more").write_text("")
-    await rig.tree.fstat(await rig.node("one more"))
+    await rig.names.fstat(await rig.inode("one more"))
 
 
 async def test_few_descriptors_are_open_for_many_nodes(small: Rig) -> None:
     before = descriptors()
     for number in range(MANY):
         (small.root / str(number)).write_text(f"file {number}")
-    nodes = [await small.node(str(number)) for number in range(MANY)]
+    inodes = [await small.inode(str(number)) for number in range(MANY)]
     for _ in range(2):
-        for number, node in enumerate(nodes):
-            assert (await small.tree.fstat(node)).st_size == len(f"file {number}")
-            assert small.volume.nodes.open_descriptors <= LIMIT
+        for number, inode in enumerate(inodes):
+            assert (await small.names.fstat(inode)).st_size == len(f"file {number}")
+            assert small.volume.inodes.open_descriptors <= LIMIT
     assert descriptors() <= before + LIMIT
-    assert len(small.volume.nodes) == MANY + 1
-    for node in nodes:
-        small.volume.nodes.forget(node)
-    assert len(small.volume.nodes) == 1
+    assert len(small.volume.inodes) == MANY + 1
+    for inode in inodes:
+        small.volume.inodes.forget(inode)
+    assert len(small.volume.inodes) == 1
     assert descriptors() == before
 
 
@@ -65,26 +65,26 @@ async def test_reopened_in_deep_directories(small: Rig) -> None:
         (small.root / path).mkdir(parents=True)
         (small.root / path / "f").write_text(path)
         paths.append(path + "/f")
-    nodes = [await small.node(path) for path in paths]
-    for path, node in zip(paths, nodes, strict=True):
-        assert (await small.tree.fstat(node)).st_size == len(path) - 2
-    assert small.volume.nodes.open_descriptors <= LIMIT
+    inodes = [await small.inode(path) for path in paths]
+    for path, inode in zip(paths, inodes, strict=True):
+        assert (await small.names.fstat(inode)).st_size == len(path) - 2
+    assert small.volume.inodes.open_descriptors <= LIMIT
 
 
 async def test_reopened_where_it_was_renamed_to(small: Rig) -> None:
-    root = small.volume.nodes.root
+    root = small.volume.inodes.root
     for number in range(40):
         (small.root / f"d{number}").mkdir()
         (small.root / f"d{number}" / "f").write_text(str(number))
-    files = [await small.node(f"d{number}/f") for number in range(40)]
-    directories = [await small.node(f"d{number}") for number in range(40)]
+    files = [await small.inode(f"d{number}/f") for number in range(40)]
+    directories = [await small.inode(f"d{number}") for number in range(40)]
     for number, directory in enumerate(directories):
-        await small.tree.rename(directory, b"f", directory, b"g", 0, ME)
-        await small.tree.rename(root, b"d%d" % number, root, b"e%d" % number, 0, ME)
+        await small.names.rename(directory, b"f", directory, b"g", 0, ME)
+        await small.names.rename(root, b"d%d" % number, root, b"e%d" % number, 0, ME)
     # An exchange gives each of the two the other's name.
-    await small.tree.rename(directories[0], b"g", directories[1], b"g", 2, ME)
+    await small.names.rename(directories[0], b"g", directories[1], b"g", 2, ME)
     for number, file in enumerate(files):
-        small.volume.nodes._close(file)
+        small.volume.inodes._close(file)
         opened, _ = await small.volume.open(file, os.O_RDONLY, ME)
         assert await small.read(opened) == str(number).encode()
         await small.volume.release(opened)
@@ -92,63 +92,63 @@ async def test_reopened_where_it_was_renamed_to(small: Rig) -> None:
 
 async def test_renamed_behind_the_volume(small: Rig) -> None:
     (small.root / "f").write_text("content")
-    node = await small.node("f")
-    small.volume.nodes._close(node)
+    inode = await small.inode("f")
+    small.volume.inodes._close(inode)
     os.rename(small.root / "f", small.root / "g")
     if not small.by_name:
-        assert (await small.tree.fstat(node)).st_size == 7
+        assert (await small.names.fstat(inode)).st_size == 7
         return
     with pytest.raises(OSError, match="name is gone") as caught:
-        await small.tree.fstat(node)
+        await small.names.fstat(inode)
     assert caught.value.errno == errno.ESTALE
     # The kernel looks it up again then, and finds the same node where it is now.
-    assert await small.node("g") is node
-    assert (await small.tree.fstat(node)).st_size == 7
+    assert await small.inode("g") is inode
+    assert (await small.names.fstat(inode)).st_size == 7
 
 
 async def test_another_file_has_taken_the_name(small: Rig) -> None:
     (small.root / "f").write_text("old")
-    node = await small.node("f")
-    small.volume.nodes._close(node)
+    inode = await small.inode("f")
+    small.volume.inodes._close(inode)
     (small.root / "new").write_text("other")
     os.rename(small.root / "new", small.root / "f")
     with pytest.raises(OSError, match=r"Stale|taken") as caught:
-        await small.tree.fstat(node)
+        await small.names.fstat(inode)
     assert caught.value.errno == errno.ESTALE
-    assert await small.node("f") is not node
+    assert await small.inode("f") is not inode
 
 
 async def test_a_number_that_is_used_again_is_another_node(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (rig.root / "f").write_text("old")
-    old = await rig.node("f")
-    rig.volume.nodes._close(old)
+    old = await rig.inode("f")
+    rig.volume.inodes._close(old)
     # Whether the filesystem gives the number out again at once is up to it. So the same number
     # with another handle is shown instead, which is all that can be seen of it.
     info = os.stat(rig.root / "f")
-    new = rig.volume.nodes.learn(rig.volume.nodes.root, b"f", Look(info, b"another handle"), 0)
+    new = rig.volume.inodes.learn(rig.volume.inodes.root, b"f", Look(info, b"another handle"), 0)
     assert new is not old
     assert new.key == old.key
     assert new.object_id != old.object_id
-    assert rig.volume.nodes.known(rig.volume.nodes.root, Look(info, None)) is new
+    assert rig.volume.inodes.known(rig.volume.inodes.root, Look(info, None)) is new
     # The end of the old one does not take the new one along.
-    rig.volume.nodes.forget(old)
-    assert rig.volume.nodes.known(rig.volume.nodes.root, Look(info, None)) is new
+    rig.volume.inodes.forget(old)
+    assert rig.volume.inodes.known(rig.volume.inodes.root, Look(info, None)) is new
 
 
 async def test_a_number_that_was_used_again_is_not_reopened(
     small: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (small.root / "f").write_text("old")
-    node = await small.node("f")
-    small.volume.nodes._close(node)
+    inode = await small.inode("f")
+    small.volume.inodes._close(inode)
     with monkeypatch.context() as patch:
         patch.setattr("tmemfs.cachefs.source.routes.file_handle", lambda *_: b"another handle")
         with pytest.raises(OSError, match="another file") as caught:
-            await small.tree.fstat(node)
+            await small.names.fstat(inode)
     assert caught.value.errno == errno.ESTALE
-    assert (await small.tree.fstat(node)).st_size == 3
+    assert (await small.names.fstat(inode)).st_size == 3
 
 
 async def test_numbers_used_again_by_the_filesystem(rig: Rig) -> None:
@@ -156,25 +156,25 @@ async def test_numbers_used_again_by_the_filesystem(rig: Rig) -> None:
     for number in range(50):
         name = f"f{number}".encode()
         (rig.root / os.fsdecode(name)).write_text(str(number))
-        node = (await rig.tree.lookup(rig.volume.nodes.root, name)).node
-        assert (*node.key, node.generation) not in seen
-        seen[(*node.key, node.generation)] = number
-        await rig.tree.unlink(rig.volume.nodes.root, name, ME)
-        rig.volume.nodes.forget(node)
+        inode = (await rig.names.lookup(rig.volume.inodes.root, name)).inode
+        assert (*inode.key, inode.generation) not in seen
+        seen[(*inode.key, inode.generation)] = number
+        await rig.names.unlink(rig.volume.inodes.root, name, ME)
+        rig.volume.inodes.forget(inode)
 
 
 async def test_a_node_in_use_keeps_its_descriptor(small: Rig) -> None:
     for number in range(3 * LIMIT):
         (small.root / str(number)).write_text(str(number))
-    nodes = [await small.node(str(number)) for number in range(3 * LIMIT)]
+    inodes = [await small.inode(str(number)) for number in range(3 * LIMIT)]
     async with AsyncExitStack() as stack:
         # More at once than the limit: all of them must work all the same.
-        held = [await stack.enter_async_context(small.tree.reach(node)) for node in nodes]
+        held = [await stack.enter_async_context(small.names.reach(inode)) for inode in inodes]
         numbers = [os.stat(small.root / str(number)).st_ino for number in range(3 * LIMIT)]
         assert [os.fstat(fd).st_ino for fd in held] == numbers
     await reopen_one(small)
-    async with small.tree.reach(nodes[5]):
-        assert small.volume.nodes.open_descriptors <= LIMIT
+    async with small.names.reach(inodes[5]):
+        assert small.volume.inodes.open_descriptors <= LIMIT
 
 
 async def test_many_open_files_at_once(small: Rig) -> None:
@@ -184,54 +184,54 @@ async def test_many_open_files_at_once(small: Rig) -> None:
     for file in files:
         await small.volume.release(file)
     await reopen_one(small)
-    assert small.volume.nodes.open_descriptors <= LIMIT
+    assert small.volume.inodes.open_descriptors <= LIMIT
 
 
 async def test_unlinked_while_open_goes_on_working(small: Rig) -> None:
     file = await small.create("f", b"before")
-    await small.tree.unlink(small.volume.nodes.root, b"f", ME)
+    await small.names.unlink(small.volume.inodes.root, b"f", ME)
     for number in range(2 * LIMIT):
         (small.root / str(number)).write_text("")
-        await small.tree.fstat(await small.node(str(number)))
+        await small.names.fstat(await small.inode(str(number)))
     assert await small.volume.write(file, 6, b" and after", ME) == 10
     assert await small.read(file) == b"before and after"
-    assert (await small.tree.fstat(file.node)).st_nlink == 0
+    assert (await small.names.fstat(file.inode)).st_nlink == 0
     await small.volume.release(file)
     # The kernel may know the inode without having it open: a working directory, a mapping.
-    assert (await small.tree.fstat(file.node)).st_nlink == 0
-    small.volume.nodes.forget(file.node)
+    assert (await small.names.fstat(file.inode)).st_nlink == 0
+    small.volume.inodes.forget(file.inode)
 
 
 async def test_removed_directory_goes_on_answering(small: Rig) -> None:
-    root = small.volume.nodes.root
-    node, _, _ = await small.tree.mkdir(root, b"d", 0o755, ME)
-    await small.tree.rmdir(root, b"d", ME)
+    root = small.volume.inodes.root
+    inode, _, _ = await small.names.mkdir(root, b"d", 0o755, ME)
+    await small.names.rmdir(root, b"d", ME)
     for number in range(2 * LIMIT):
         (small.root / str(number)).write_text("")
-        await small.tree.fstat(await small.node(str(number)))
-    assert await small.tree.listdir(node) == b".\0..\0"
+        await small.names.fstat(await small.inode(str(number)))
+    assert await small.names.listdir(inode) == b".\0..\0"
     with pytest.raises(FileNotFoundError):
-        await small.tree.mkdir(node, b"below", 0o755, ME)
+        await small.names.mkdir(inode, b"below", 0o755, ME)
 
 
 async def test_link_gives_a_second_name_to_the_same_node(small: Rig) -> None:
     (small.root / "a").write_text("x")
-    node = await small.node("a")
-    linked, info, _ = await small.tree.link(node, small.volume.nodes.root, b"b", ME)
-    assert linked is node
+    inode = await small.inode("a")
+    linked, info, _ = await small.names.link(inode, small.volume.inodes.root, b"b", ME)
+    assert linked is inode
     assert info.st_nlink == 2
-    await small.tree.unlink(small.volume.nodes.root, b"a", ME)
-    small.volume.nodes._close(node)
-    assert (await small.tree.fstat(node)).st_nlink == 1
+    await small.names.unlink(small.volume.inodes.root, b"a", ME)
+    small.volume.inodes._close(inode)
+    assert (await small.names.fstat(inode)).st_nlink == 1
 
 
 async def test_nothing_leads_out_of_the_directory(rig: Rig, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("secret")
     os.symlink(tmp_path / "outside", rig.root / "link")
-    node = await rig.node("link")
-    assert await rig.tree.readlink(node) == os.fsencode(tmp_path / "outside")
+    inode = await rig.inode("link")
+    assert await rig.names.readlink(inode) == os.fsencode(tmp_path / "outside")
     with pytest.raises(OSError) as caught:  # noqa: PT011 - which error says that it is a link
-        await rig.volume.open(node, os.O_RDONLY, ME)
+        await rig.volume.open(inode, os.O_RDONLY, ME)
     assert caught.value.errno == errno.ELOOP
 
 
@@ -249,9 +249,9 @@ async def test_the_garbage_collector_leaves_inodes_alone(
     monkeypatch.setattr(inodes, "_FROZEN", 100)
     for number in range(350):
         (rig.root / str(number)).touch()
-    known = [await rig.node(str(number)) for number in range(350)]
+    known = [await rig.inode(str(number)) for number in range(350)]
     try:
         looked_at = {id(each) for each in gc.get_objects()}
-        assert sum(id(node) in looked_at for node in known) < 100
+        assert sum(id(inode) in looked_at for inode in known) < 100
     finally:
         gc.unfreeze()

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from mounting import mounted
 from rig import ME, Rig
 
-from tmemfs.cachefs.inodes import Node, NodeTable
+from tmemfs.cachefs.inodes import Inode, InodeTable
 
 NAMES = "abcd"
 
 
-def depth(table: NodeTable, node: Node) -> int:
+def depth(table: InodeTable, inode: Inode) -> int:
     """How far a node is from the end of its walk upwards, which must have one."""
     steps = 0
-    while node.parent is not None:
-        node = node.parent
+    while inode.parent is not None:
+        inode = inode.parent
         steps += 1
         assert steps <= len(table) + 1, "parents go round in a circle"
     return steps
@@ -29,18 +29,18 @@ def depth(table: NodeTable, node: Node) -> int:
 
 async def test_a_directory_that_is_found_below_its_child(rig: Rig) -> None:
     (rig.root / "a" / "b").mkdir(parents=True)
-    a, b = await rig.node("a"), await rig.node("a/b")
+    a, b = await rig.inode("a"), await rig.inode("a/b")
     os.rename(rig.root / "a" / "b", rig.root / "b")
     os.rename(rig.root / "a", rig.root / "b" / "a")
     # By the old way: b is still known to be in a.
-    found = await rig.tree.look_up(b, b"a")
-    assert found.node is a
+    found = await rig.names.look_up(b, b"a")
+    assert found.inode is a
     assert a.parent is b
     assert b.parent is None
-    for node in (a, b):
-        depth(rig.volume.nodes, node)
-    assert await rig.node("b/a") is a
-    assert b.parent is rig.volume.nodes.root
+    for inode in (a, b):
+        depth(rig.volume.inodes, inode)
+    assert await rig.inode("b/a") is a
+    assert b.parent is rig.volume.inodes.root
 
 
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map("/".join)
@@ -66,7 +66,7 @@ def test_random_moves_on_both_sides(moves: list[tuple[str, str, str]]) -> None:
 
 
 async def _move(rig: Rig, moves: list[tuple[str, str, str]]) -> None:
-    table, known = rig.volume.nodes, []
+    table, known = rig.volume.inodes, []
     for what, path, to in moves:
         try:
             if what == "make":
@@ -76,33 +76,33 @@ async def _move(rig: Rig, moves: list[tuple[str, str, str]]) -> None:
             elif what == "remove behind":
                 os.rmdir(rig.root / path)
             elif what == "look":
-                known.append(await rig.node(path))
+                known.append(await rig.inode(path))
             elif what == "evict":
-                for node in known:
-                    if node.is_open and not node.pinned:
-                        table._close(node)
+                for inode in known:
+                    if inode.is_open and not inode.pinned:
+                        table._close(inode)
             else:
                 (old, _, name), (new, _, new_name) = path.rpartition("/"), to.rpartition("/")
-                parents = [await rig.node(each) if each else table.root for each in (old, new)]
-                await rig.tree.rename(
+                parents = [await rig.inode(each) if each else table.root for each in (old, new)]
+                await rig.names.rename(
                     parents[0], name.encode(), parents[1], new_name.encode(), 0, ME
                 )
         except OSError:
             pass
-        for node in table:
-            depth(table, node)
+        for inode in table:
+            depth(table, inode)
     for path in [str(found.relative_to(rig.root)) for found in rig.root.rglob("*")]:
-        node = await rig.node(path)
+        inode = await rig.inode(path)
         info = os.lstat(rig.root / path)
-        assert node.key == (info.st_dev, info.st_ino)
-        assert (await rig.tree.fstat(node)).st_ino == info.st_ino
+        assert inode.key == (info.st_dev, info.st_ino)
+        assert (await rig.names.fstat(inode)).st_ino == info.st_ino
 
 
 async def test_dots_are_no_names(rig: Rig) -> None:
     (rig.root / "a").mkdir()
-    node = await rig.node("a")
-    rig.volume.nodes.moved(node, node, b".")
-    assert node.parent is rig.volume.nodes.root
+    inode = await rig.inode("a")
+    rig.volume.inodes.moved(inode, inode, b".")
+    assert inode.parent is rig.volume.inodes.root
 
 
 @pytest.mark.root

@@ -15,7 +15,7 @@ NAMES = [f"f{number:02}" for number in range(FILES)]
 @pytest.fixture
 async def far(new_rig: Callable[..., Rig]) -> Rig:
     """Forty small files in a directory, as over a network."""
-    rig = new_rig(kind=FAR, believe=60, readahead=1 << 20)
+    rig = new_rig(kind=FAR, attr_ttl=60, readahead=1 << 20)
     for number, name in enumerate(NAMES):
         (rig.root / name).write_bytes(run(number, 2))
     left_alone(rig.root / NAMES[-1])
@@ -24,7 +24,7 @@ async def far(new_rig: Callable[..., Rig]) -> Rig:
 
 async def listing(rig: Rig, names: list[str]) -> None:
     """As a reader of the directory makes it, in this order and in two parts."""
-    root = rig.volume.nodes.root
+    root = rig.volume.inodes.root
     for start in (0, FILES // 2):
         part = [name.encode() for name in names[start : start + FILES // 2]]
         found = await rig.listed(root, part)
@@ -34,7 +34,7 @@ async def listing(rig: Rig, names: list[str]) -> None:
 async def quiet(rig: Rig) -> dict[str, int]:
     """The figures when nothing is under way any more."""
     with trio.fail_after(60):
-        while rig.volume._coming or rig.volume.statistics()["open_files"]:
+        while rig.volume._prefetching or rig.volume.statistics()["open_files"]:
             await trio.sleep(0)
     return rig.volume.statistics()
 
@@ -74,8 +74,8 @@ async def test_large_and_empty_files_and_directories_are_left_out(far: Rig) -> N
         await far.read_anew(name)
     await quiet(far)
     for name, pages in (("f04", 0), ("f05", 0), ("f07", 2)):
-        node = await far.node(name)
-        assert sum(far.pool.holds(node.object_id, 0, 20)) == pages
+        inode = await far.inode(name)
+        assert sum(far.pool.holds(inode.object_id, 0, 20)) == pages
 
 
 async def test_a_file_that_is_changed_after_it_came_is_read_again(far: Rig) -> None:
@@ -89,13 +89,13 @@ async def test_a_file_that_is_changed_after_it_came_is_read_again(far: Rig) -> N
 
 async def test_a_file_that_the_kernel_forgets_meanwhile_is_forgotten_afterwards(far: Rig) -> None:
     await listing(far, NAMES)
-    nodes = far.volume.nodes
-    node = await far.node("f10")
+    inodes = far.volume.inodes
+    inode = await far.inode("f10")
     file = await far.open("f10", os.O_RDONLY)
-    nodes.forget(node)
-    assert await far.node("f10") is node  # as long as somebody has it open
-    nodes.forget(node)
+    inodes.forget(inode)
+    assert await far.inode("f10") is inode  # as long as somebody has it open
+    inodes.forget(inode)
     await far.volume.release(file)
-    assert node not in nodes
-    assert not node.is_open
+    assert inode not in inodes
+    assert not inode.is_open
     assert await far.read_anew("f10") == run(10, 2)

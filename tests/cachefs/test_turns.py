@@ -62,17 +62,17 @@ async def test_a_listing_and_a_change_wait_in_threads(
     """Also where the filesystem is local: a directory may be cold, or large, or frozen."""
     rig = new_rig(kind=kind)
     (rig.root / "f").write_text("x")
-    node, root = await rig.node("f"), rig.volume.nodes.root
+    inode, root = await rig.inode("f"), rig.volume.inodes.root
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             with gate(monkeypatch, "listdir", before=True) as listing:
-                nursery.start_soon(rig.tree.listdir, root)
+                nursery.start_soon(rig.names.listdir, root)
                 await listing.reached.wait()
                 with gate(monkeypatch, "around", before=True) as change:
-                    nursery.start_soon(rig.tree.chmod, node, 0o600, ME)
+                    nursery.start_soon(rig.names.chmod, inode, 0o600, ME)
                     await change.reached.wait()
-                    assert (await rig.tree.fstat(node)).st_size == 1
-                    assert (await rig.tree.lookup(root, b"f")).node is node
+                    assert (await rig.names.fstat(inode)).st_size == 1
+                    assert (await rig.names.lookup(root, b"f")).inode is inode
 
 
 async def test_what_the_kernel_does_not_have_in_memory_is_looked_up_in_a_thread(
@@ -81,13 +81,13 @@ async def test_what_the_kernel_does_not_have_in_memory_is_looked_up_in_a_thread(
     rig = new_rig(kind=LOCAL)
     (rig.root / "warm").write_text("x")
     (rig.root / "cold").write_text("x")
-    warm = await rig.node("warm")
+    warm = await rig.inode("warm")
     with gate(monkeypatch, "look", before=True) as looking:
-        assert await rig.node("warm") is warm
+        assert await rig.inode("warm") is warm
         monkeypatch.setattr("tmemfs.cachefs.names.look_cached", lambda *_: None)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(rig.node, "cold")
+                nursery.start_soon(rig.inode, "cold")
                 await looking.reached.wait()
-                assert (await rig.tree.fstat(warm)).st_size == 1
+                assert (await rig.names.fstat(warm)).st_size == 1
                 looking.open()

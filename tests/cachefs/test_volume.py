@@ -167,7 +167,7 @@ async def test_a_corrupt_page_is_read_again(rig: Rig) -> None:
 
 async def test_unlinked_and_closed_leaves_no_pages(rig: Rig) -> None:
     file = await rig.create("f", run(6, 10))
-    await rig.tree.unlink(rig.volume.nodes.root, b"f", ME)
+    await rig.names.unlink(rig.volume.inodes.root, b"f", ME)
     assert await rig.read(file) == run(6, 10)
     assert rig.pages() == 10
     await rig.volume.release(file)
@@ -175,7 +175,7 @@ async def test_unlinked_and_closed_leaves_no_pages(rig: Rig) -> None:
     (rig.root / "g").write_bytes(run(7, 10))
     await rig.warm("g")
     assert rig.pages() == 10
-    await rig.tree.unlink(rig.volume.nodes.root, b"g", ME)
+    await rig.names.unlink(rig.volume.inodes.root, b"g", ME)
     assert rig.pages() == 0
 
 
@@ -202,7 +202,7 @@ async def test_cut_bytes_do_not_come_back(rig: Rig) -> None:
 async def test_a_file_that_is_created_where_one_was(rig: Rig) -> None:
     (rig.root / "f").write_bytes(run(9, 10))
     await rig.warm("f")
-    await rig.tree.unlink(rig.volume.nodes.root, b"f", ME)
+    await rig.names.unlink(rig.volume.inodes.root, b"f", ME)
     file = await rig.create("f")
     assert await rig.read(file) == b""
     await rig.volume.truncate(file, 10 * PAGE, ME)
@@ -214,7 +214,7 @@ async def test_created_and_moved_away_before_it_is_looked_at(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file that was made is the one that is open, whoever has its name by then."""
-    create = rig.tree.create
+    create = rig.names.create
 
     async def create_and_lose(*args: object) -> int:
         fd = await create(*args)
@@ -222,9 +222,9 @@ async def test_created_and_moved_away_before_it_is_looked_at(
         (rig.root / "f").write_bytes(b"of somebody else")
         return fd
 
-    monkeypatch.setattr(rig.tree, "create", create_and_lose)
+    monkeypatch.setattr(rig.names, "create", create_and_lose)
     file = await rig.create("f", b"mine")
-    assert file.node.key[1] == os.stat(rig.root / "moved").st_ino
+    assert file.inode.key[1] == os.stat(rig.root / "moved").st_ino
     assert await rig.read(file) == b"mine"
     assert (rig.root / "f").read_bytes() == b"of somebody else"
     await rig.volume.release(file)
@@ -342,22 +342,22 @@ async def test_t19_a_change_that_attributes_tell_of(rig: Rig) -> None:
     await rig.warm("f")
     file = await rig.open("f")
     now = rewrite(rig.root / "f")
-    await rig.tree.getattr(file.node)
+    await rig.names.getattr(file.inode)
     assert await rig.read(file) == now
     await rig.volume.release(file)
     assert not await rig.keeps("f")
 
 
 async def test_our_own_operations_are_no_change(rig: Rig) -> None:
-    root = rig.volume.nodes.root
+    root = rig.volume.inodes.root
     (rig.root / "f").write_bytes(run(14, 10))
     await rig.warm("f")
-    node = await rig.node("f")
-    await rig.tree.chmod(node, 0o600, ME)
-    await rig.tree.setxattr(node, b"user.x", b"1", ME)
-    await rig.tree.link(node, root, b"g", ME)
-    await rig.tree.rename(root, b"f", root, b"h", 0, ME)
-    await rig.tree.unlink(root, b"g", ME)
+    inode = await rig.inode("f")
+    await rig.names.chmod(inode, 0o600, ME)
+    await rig.names.setxattr(inode, b"user.x", b"1", ME)
+    await rig.names.link(inode, root, b"g", ME)
+    await rig.names.rename(root, b"f", root, b"h", 0, ME)
+    await rig.names.unlink(root, b"g", ME)
     assert await rig.keeps("h")
     before = rig.pool.counters.found_gets
     assert await rig.read_anew("h") == run(14, 10)
@@ -369,13 +369,13 @@ async def test_a_change_behind_is_not_taken_for_our_own(rig: Rig, opened: bool) 
     """Somebody else writes just before our chmod looks, or between its two looks."""
     (rig.root / "f").write_bytes(run(15, 10))
     await rig.warm("f")
-    node = await rig.node("f")
+    inode = await rig.inode("f")
     file = await rig.open("f") if opened else None
-    async with rig.tree.reach(node) as fd:
+    async with rig.names.reach(inode) as fd:
         before = os.fstat(fd)
         now = rewrite(rig.root / "f")
         os.chmod(rig.root / "f", 0o600)
-        rig.tree._changed(node, before, os.fstat(fd))
+        rig.names._changed(inode, before, os.fstat(fd))
     left_alone(rig.root / "f")
     assert await rig.read_anew("f") == now
     if file is not None:
@@ -388,7 +388,7 @@ async def test_a_change_behind_is_not_taken_for_our_own(rig: Rig, opened: bool) 
 @pytest.fixture
 def slow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
     """A volume whose backing reads always go to a thread, where they can be stopped."""
-    rig.volume.backing._cannot_ask.add(os.stat(rig.root).st_dev)
+    rig.volume.executor._cannot_ask.add(os.stat(rig.root).st_dev)
     return rig
 
 
@@ -482,7 +482,7 @@ async def test_an_unlink_passes_a_read_miss(slow: Rig, monkeypatch: pytest.Monke
         with gate(monkeypatch, "_read_all") as reading:
             nursery.start_soon(slow.read, file)
             await reading.reached.wait()
-            await slow.tree.unlink(slow.volume.nodes.root, b"f", ME)
+            await slow.names.unlink(slow.volume.inodes.root, b"f", ME)
     assert await slow.read_pages(file) == run(26, 8)
     await slow.volume.release(file)
     assert slow.pages() == 0

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.root
 FAULTS = """
 import os
 from tmemfs.cachefs.volume import CacheVolume
-from tmemfs.cachefs.names import Tree
+from tmemfs.cachefs.names import Names
 
 def failing(cls, name, wrong):
     before = getattr(cls, name)
@@ -31,22 +31,22 @@ def listdir(node):
         raise KeyError("no such key")
 
 def read(file, offset, size):
-    if file.node.name == b"bad read":
+    if file.inode.name == b"bad read":
         raise ZeroDivisionError
 
 def write(file, offset, buf, caller):
-    if file.node.name == b"bad write":
+    if file.inode.name == b"bad write":
         raise AssertionError("never")
 
 def create(parent, name, *rest):
     if name == b"bad create":
         raise MemoryError
 
-failing(Tree, "lookup", lookup)
-failing(Tree, "listdir", listdir)
+failing(Names, "lookup", lookup)
+failing(Names, "listdir", listdir)
 failing(CacheVolume, "read", read)
 failing(CacheVolume, "write", write)
-failing(Tree, "create", create)
+failing(Names, "create", create)
 """
 
 
@@ -89,15 +89,15 @@ def test_each_failure_is_an_eio_for_its_caller_and_the_mount_lives_on(tmp_path: 
 
 
 VANISHES = """
-from tmemfs.cachefs.names import Tree
+from tmemfs.cachefs.names import Names
 
-before = Tree.listdir
+before = Names.listdir
 
 async def listdir(self, node):
     # It is there when the names are read, and not any more when they are looked up.
     return await before(self, node) + b"gone\\0"
 
-Tree.listdir = listdir
+Names.listdir = listdir
 """
 
 
@@ -113,9 +113,9 @@ def test_a_listing_goes_on_where_a_name_is_gone(tmp_path: Path) -> None:
 APPEARS = """
 import os
 from tmemfs.fuse import operations
-from tmemfs.cachefs.names import Tree
+from tmemfs.cachefs.names import Names
 
-before = Tree.lookup
+before = Names.lookup
 shown = set()
 
 async def lookup(self, parent, name):
@@ -127,7 +127,7 @@ async def lookup(self, parent, name):
         raise FileNotFoundError(2, "not yet")
     return await before(self, parent, name)
 
-Tree.lookup = lookup
+Names.lookup = lookup
 """
 
 

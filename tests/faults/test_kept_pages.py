@@ -16,7 +16,7 @@ from tmemfs.supervise import keep
 from tmemfs.swap import evictor
 from tmemfs.swap.overflowing import OverflowingSwapVolume
 from tmemfs.swap.swapfile import SwapFile
-from tmemfs.swap.writebuffer import WriteBehind
+from tmemfs.swap.writebuffer import WriteBuffer
 
 BUDGET = 8 << 20
 
@@ -44,10 +44,10 @@ class Disk:
         return found
 
 
-async def all_outside(rig: OverflowRig) -> tuple[OverflowingSwapVolume, WriteBehind, Disk]:
+async def all_outside(rig: OverflowRig) -> tuple[OverflowingSwapVolume, WriteBuffer, Disk]:
     """A volume of which ten pages are outside, and the first was used there."""
     volume = rig.add(4 << 20)
-    buffer = WriteBehind(volume)
+    buffer = WriteBuffer(volume)
     await write(volume, 0, pages(1, 10))
     await push_out(rig, volume)
     disk = Disk(volume)
@@ -112,7 +112,7 @@ def test_what_is_kept_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from tmemfs.tmem import Core
 
     pool = Core(64 << 20).new_client("test").new_pool("s", kind="persistent")
-    buffer = WriteBehind(SwapVolume("s", 8 * LIMIT * PAGE, pool))
+    buffer = WriteBuffer(SwapVolume("s", 8 * LIMIT * PAGE, pool))
 
     def encode(data: bytes) -> bytes:
         raise ValueError("never")
@@ -143,9 +143,9 @@ async def test_who_waits_for_room_is_found_again_after_an_error(
 
     monkeypatch.setattr(evictor, "_Round", fail)
     async with trio.open_nursery() as tasks:
-        tasks.start_soon(keep, rig.spiller.run)
+        tasks.start_soon(keep, rig.evictor.run)
         with trio.fail_after(60):
-            await rig.spiller.make_room()
+            await rig.evictor.make_room()
         tasks.cancel_scope.cancel()
     assert evictor._Round is before
     rig.close()
@@ -156,7 +156,7 @@ async def test_a_hole_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
     async with overflow_rig(tmp_path, BUDGET) as rig:
         volume = rig.add(4 << 20)
         await write(volume, 0, pages(1, 10))
-        opened = await SwapFile(WriteBehind(volume)).open(os.O_RDWR)
+        opened = await SwapFile(WriteBuffer(volume)).open(os.O_RDWR)
         before = volume._pool.flush_many
 
         def fail(*_: int) -> int:
@@ -174,7 +174,7 @@ async def test_figures_are_complete_while_the_task_is_at_work(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
     async with overflow_rig(tmp_path, 32 << 20) as rig:
-        buffer = WriteBehind(rig.add(8 << 20))
+        buffer = WriteBuffer(rig.add(8 << 20))
         nursery.start_soon(buffer.run)
         for first in range(0, 800, 50):
             buffer.write(first * PAGE, run(first, 50))

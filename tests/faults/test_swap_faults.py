@@ -15,7 +15,7 @@ from page_data import page
 
 from tmemfs.supervise import keep
 from tmemfs.swap.swapfile import OpenSwap, SwapFile
-from tmemfs.swap.writebuffer import WriteBehind
+from tmemfs.swap.writebuffer import WriteBuffer
 from tmemfs.tmem import MIN_BUDGET
 
 PAGE = 4096
@@ -104,10 +104,10 @@ async def served(directory: Path) -> AsyncIterator[tuple[OverflowRig, OpenSwap]]
     """A volume with an overflow file and all that works for it, kept as the daemon keeps it."""
     rig = OverflowRig(directory, MIN_BUDGET)
     try:
-        buffer = WriteBehind(rig.add(PAGES * PAGE))
+        buffer = WriteBuffer(rig.add(PAGES * PAGE))
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(keep, rig.spiller.run)
+                nursery.start_soon(keep, rig.evictor.run)
                 nursery.start_soon(keep, buffer.run)
                 yield rig, await SwapFile(buffer).open(os.O_RDWR)
                 nursery.cancel_scope.cancel()

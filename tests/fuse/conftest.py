@@ -14,7 +14,7 @@ from tmemfs.fuse.control import Control
 from tmemfs.fuse.operations import Operations
 from tmemfs.mount import Mount
 from tmemfs.supervise import Failsafe
-from tmemfs.swap.volumes import Swaps
+from tmemfs.swap.volumes import SwapVolumes
 
 ABOUT = {"version": "1.2.3", "pid": 4711, "source": "/s", "mountpoint": "/m"}
 
@@ -34,7 +34,7 @@ class Handlers(SimpleNamespace):
 def handlers(tmp_path: Path) -> Iterator[Handlers]:
     (tmp_path / "source").mkdir()
     rig = Rig(tmp_path / "source")
-    swaps = Swaps(rig.core, rig.client, [SwapSpec("swap0", 1 << 20)])
+    swaps = SwapVolumes(rig.core, rig.client, [SwapSpec("swap0", 1 << 20)])
     mount = Mount(rig.core, rig.volume, swaps, ABOUT, failsafe=Failsafe())
     control = Control(mount)
     yield Handlers(

@@ -98,7 +98,7 @@ async def test_a_mistake_while_forgetting_does_not_end_the_mount(
         raise ValueError("while forgetting")
 
     with monkeypatch.context() as patch:
-        patch.setattr(handlers.rig.volume.nodes, "forget", fail)
+        patch.setattr(handlers.rig.volume.inodes, "forget", fail)
         await handlers.operations.forget([(number, 1), (handlers.control.directory.number, 1)])
     assert handlers.failsafe.count == 1
 
@@ -137,7 +137,7 @@ def test_every_handler_is_behind_the_failsafe() -> None:
 async def test_others_are_served_while_thousands_are_forgotten(
     handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers.rig.volume.backing.turns, "slice_s", 0.0)
+    monkeypatch.setattr(handlers.rig.volume.executor.turns, "slice_s", 0.0)
     count, served = 1000, 0
     for number in range(count):
         (handlers.rig.root / f"f{number}").touch()
@@ -148,7 +148,7 @@ async def test_others_are_served_while_thousands_are_forgotten(
 
     async def serve() -> None:
         nonlocal served
-        while len(handlers.rig.volume.nodes) > 1:
+        while len(handlers.rig.volume.inodes) > 1:
             served += 1
             await trio.lowlevel.checkpoint()
 

@@ -201,7 +201,7 @@ async def test_readers_see_one_version_or_the_other(tmp_path: Path) -> None:
 
         async def push() -> None:
             while not done:
-                await rig.spiller.make_room()
+                await rig.evictor.make_room()
 
         async def look(seed: int) -> None:
             source = random.Random(seed)
@@ -278,7 +278,7 @@ async def test_reads_and_writes_while_pages_are_on_their_way(tmp_path: Path) -> 
         volume = await filled(rig, 200)
         gate = Gate(rig.files[volume._pool], "write")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.spiller.make_room)
+            nursery.start_soon(rig.evictor.make_room)
             await gate.reached.wait()
             assert volume.read(0, 200 * PAGE) == pages(0, 200)
             assert volume.write(5 * PAGE, page(505)) == PAGE
@@ -356,7 +356,7 @@ async def test_without_room_pages_stay_outside(tmp_path: Path) -> None:
         await push_out(rig, volume)
         other = rig.client.new_pool("other", kind="persistent")
         count = 0
-        while rig.spiller.has_spare:
+        while rig.evictor.has_spare:
             assert other.put(1, count, page(count))
             count += 1
         for _ in range(3):
@@ -402,7 +402,7 @@ async def test_a_smaller_budget_pushes_pages_out(tmp_path: Path) -> None:
         rig.core.begin_budget(MIN_BUDGET)
         while rig.core.shrink():
             pass
-        await rig.spiller.settle()
+        await rig.evictor.settle()
         await nothing_leaves(rig)
         check_account(rig.core)
         assert volume._pool.overflow_pages > 5 * BUDGET_PAGES
@@ -420,7 +420,7 @@ async def test_cancelling_leaves_the_account_right(tmp_path: Path, what: str) ->
         calls: dict[str, Callable[[], object]] = {
             "read": lambda: read(volume, first * PAGE, 20 * PAGE),
             "write": lambda: write_much(volume),
-            "make_room": rig.spiller.make_room,
+            "make_room": rig.evictor.make_room,
             "partial write": lambda: write(volume, first * PAGE + 5, b"part" * 2000),
         }
         for rounds in range(12):
@@ -432,7 +432,7 @@ async def test_cancelling_leaves_the_account_right(tmp_path: Path, what: str) ->
                     scope.cancel()
             check_account(rig.core, pinned=True)
         # What was under way goes on and ends.
-        await rig.spiller.make_room()
+        await rig.evictor.make_room()
         await nothing_leaves(rig)
         check_account(rig.core)
         start = 5 * BUDGET_PAGES
@@ -449,8 +449,8 @@ async def test_what_is_cancelled_in_the_middle_of_a_batch_is_where_it_was(tmp_pa
     volume = await filled(rig, 100)
     gate = Gate(rig.files[volume._pool], "write")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.spiller.run)
-        nursery.start_soon(rig.spiller.make_room)
+        nursery.start_soon(rig.evictor.run)
+        nursery.start_soon(rig.evictor.make_room)
         await gate.reached.wait()
         check_account(rig.core, pinned=True)
         nursery.cancel_scope.cancel()

@@ -11,14 +11,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tmemfs import supervise
 from tmemfs.swap.swapfile import OpenSwap, SwapFile
 from tmemfs.swap.volume import PAGE_SIZE, SwapVolume
-from tmemfs.swap.writebuffer import WriteBehind
+from tmemfs.swap.writebuffer import WriteBuffer
 from tmemfs.tmem import Core
 
 
 @pytest.fixture
 def file() -> SwapFile:
     pool = Core(8 << 20).new_client("test").new_pool("s", kind="persistent")
-    return SwapFile(WriteBehind(SwapVolume("s", 1 << 20, pool)))
+    return SwapFile(WriteBuffer(SwapVolume("s", 1 << 20, pool)))
 
 
 async def refused(file: SwapFile, flags: int) -> bool:

@@ -15,7 +15,7 @@ from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE
 from tmemfs.supervise import failsafe, keep
 from tmemfs.swap.runs import runs
 from tmemfs.swap.volume import PAGE_SIZE, SwapVolume
-from tmemfs.swap.writebuffer import LIMIT, WriteBehind
+from tmemfs.swap.writebuffer import LIMIT, WriteBuffer
 from tmemfs.tmem import MIN_BUDGET, Core, PersistentPool
 
 PAGES = 2 * LIMIT
@@ -55,11 +55,11 @@ def pool(core: Core) -> PersistentPool:
 
 
 @pytest.fixture
-def front(pool: PersistentPool) -> WriteBehind:
-    return WriteBehind(SwapVolume("s", PAGES * PAGE_SIZE, pool))
+def front(pool: PersistentPool) -> WriteBuffer:
+    return WriteBuffer(SwapVolume("s", PAGES * PAGE_SIZE, pool))
 
 
-def read(front: WriteBehind, offset: int, size: int) -> bytes:
+def read(front: WriteBuffer, offset: int, size: int) -> bytes:
     found = front.read(offset, size)
     if isinstance(found, Coroutine):
         with pytest.raises(StopIteration) as ended:  # without having waited
@@ -73,7 +73,7 @@ async def do(result: Any) -> Any:
 
 
 def test_a_write_is_there_before_the_volume_has_it(
-    front: WriteBehind, pool: PersistentPool
+    front: WriteBuffer, pool: PersistentPool
 ) -> None:
     data = run(1, 5)
     assert front.write(3 * PAGE_SIZE, data) == len(data)
@@ -89,7 +89,7 @@ def test_a_write_is_there_before_the_volume_has_it(
 
 
 async def test_the_task_gives_it_to_the_volume(
-    front: WriteBehind, pool: PersistentPool, nursery: trio.Nursery
+    front: WriteBuffer, pool: PersistentPool, nursery: trio.Nursery
 ) -> None:
     nursery.start_soon(front.run)
     for index in range(100):
@@ -103,7 +103,7 @@ async def test_the_task_gives_it_to_the_volume(
     assert pool.get(0, 0) == page(1000)
 
 
-def test_no_more_than_the_limit_is_noted(front: WriteBehind, pool: PersistentPool) -> None:
+def test_no_more_than_the_limit_is_noted(front: WriteBuffer, pool: PersistentPool) -> None:
     chunk = run(1, 128)
     for first in range(0, LIMIT, 128):
         front.write(first * PAGE_SIZE, chunk)
@@ -114,7 +114,7 @@ def test_no_more_than_the_limit_is_noted(front: WriteBehind, pool: PersistentPoo
         assert read(front, first * PAGE_SIZE, len(chunk)) == chunk
 
 
-def test_beyond_the_end_is_refused(front: WriteBehind) -> None:
+def test_beyond_the_end_is_refused(front: WriteBuffer) -> None:
     with pytest.raises(OSError, match="space") as caught:
         front.write((PAGES - 1) * PAGE_SIZE, run(1, 2))
     assert caught.value.errno == errno.ENOSPC
@@ -126,7 +126,7 @@ async def test_what_finds_no_room_stays_and_is_tried_again(nursery: trio.Nursery
     core = Core(MIN_BUDGET)
     client = core.new_client("test")
     pool, other = (client.new_pool(name, kind="persistent") for name in "ab")
-    front = WriteBehind(SwapVolume("a", PAGES * PAGE_SIZE, pool))
+    front = WriteBuffer(SwapVolume("a", PAGES * PAGE_SIZE, pool))
     front.write(0, run(1, 8))
     index = 0
     while other.put(0, index, page(index)):
@@ -151,7 +151,7 @@ async def test_the_newest_wins_over_one_that_is_still_on_its_way(
     pool: PersistentPool, nursery: trio.Nursery
 ) -> None:
     volume = Waiting("s", PAGES * PAGE_SIZE, pool)
-    front = WriteBehind(volume)
+    front = WriteBuffer(volume)
     nursery.start_soon(front.run)
     front.write(0, page(1))
     await wait_all_tasks_blocked()
@@ -170,7 +170,7 @@ async def test_the_newest_wins_over_one_that_is_still_on_its_way(
 
 
 async def test_a_hole_is_not_filled_by_what_was_noted_before(
-    front: WriteBehind, pool: PersistentPool
+    front: WriteBuffer, pool: PersistentPool
 ) -> None:
     front.write(0, run(1, 4))
     mode = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE
@@ -189,7 +189,7 @@ async def test_a_hole_takes_what_has_no_room(nursery: trio.Nursery) -> None:
     core = Core(MIN_BUDGET)
     client = core.new_client("test")
     pool, other = (client.new_pool(name, kind="persistent") for name in "ab")
-    front = WriteBehind(SwapVolume("a", PAGES * PAGE_SIZE, pool))
+    front = WriteBuffer(SwapVolume("a", PAGES * PAGE_SIZE, pool))
     front.write(0, run(1, 8))
     index = 0
     while other.put(0, index, page(index)):
@@ -201,7 +201,7 @@ async def test_a_hole_takes_what_has_no_room(nursery: trio.Nursery) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_like_a_run_of_bytes(front: WriteBehind, seed: int) -> None:
+async def test_like_a_run_of_bytes(front: WriteBuffer, seed: int) -> None:
     source = random.Random(seed)
     size = 64 * PAGE_SIZE
     model = bytearray(size)
@@ -264,7 +264,7 @@ def do_now(found: Any) -> Any:
 
 def test_a_page_that_is_written_again_is_not_asked_of_the_volume(pool: PersistentPool) -> None:
     volume = Damaged("s", PAGES * PAGE_SIZE, pool)
-    front = WriteBehind(volume)
+    front = WriteBuffer(volume)
     front.write(0, run(1, 8))
     front.settle()
     volume.bad = {2, 3, 6}
@@ -281,7 +281,7 @@ def test_a_page_that_is_written_again_is_not_asked_of_the_volume(pool: Persisten
         read(front, 6 * PAGE_SIZE, 2 * PAGE_SIZE)
 
 
-def test_what_is_noted_holds_no_more_than_its_pages(front: WriteBehind) -> None:
+def test_what_is_noted_holds_no_more_than_its_pages(front: WriteBuffer) -> None:
     """The request that a page came with may be of a megabyte, and the page alone be left of it."""
     request = run(1, 256)
     front.write(0, request)
@@ -301,7 +301,7 @@ async def test_what_could_not_be_stored_stays_and_is_tried_again(
     error: Exception,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    front = WriteBehind(SwapVolume("s", PAGES * PAGE_SIZE, pool))
+    front = WriteBuffer(SwapVolume("s", PAGES * PAGE_SIZE, pool))
     failures, count = iter([error] * 3), failsafe.count
     before = SwapVolume.write_now
 

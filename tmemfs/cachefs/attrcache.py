@@ -10,7 +10,7 @@ believe it for as much less. Three things are kept for that long:
   want most of them, and one listing brings as much as a journey for each.
 
 Of a local filesystem nothing is kept, for it answers at once. What we have changed since is not
-believed (`Node.changed`). Of a listing, what it has is believed, and not that something is not
+believed (`Inode.changed`). Of a listing, what it has is believed, and not that something is not
 there: some names can be looked up, but are not listed.
 """
 
@@ -22,7 +22,7 @@ from collections import OrderedDict
 
 import trio
 
-from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.inodes import Inode
 from tmemfs.cachefs.source.executor import Asked, Stat
 from tmemfs.cachefs.source.routes import Look
 
@@ -82,16 +82,16 @@ class _Directory:
         """when it may be listed again"""
 
 
-class Recent:
+class AttrCache:
     """Believes attributes for *attributes* seconds, and names for *names*; 0 for not at all."""
 
     def __init__(self, attributes: float, names: float) -> None:
         self._attributes = attributes
         # Who is told of a name is told of its attributes as well.
         self._names = min(attributes, names)
-        self._files: OrderedDict[Node, tuple[Stat, Asked]] = OrderedDict()
-        self._missing: OrderedDict[tuple[Node, bytes], Asked] = OrderedDict()
-        self._directories: OrderedDict[Node, _Directory] = OrderedDict()
+        self._files: OrderedDict[Inode, tuple[Stat, Asked]] = OrderedDict()
+        self._missing: OrderedDict[tuple[Inode, bytes], Asked] = OrderedDict()
+        self._directories: OrderedDict[Inode, _Directory] = OrderedDict()
         self._listed = 0
         self._under_way = 0
         self._heard = -math.inf
@@ -110,39 +110,39 @@ class Recent:
 
     # -- attributes --------------------------------------------------------------------------
 
-    def note(self, node: Node, info: Stat, asked: Asked) -> None:
+    def note(self, inode: Inode, info: Stat, asked: Asked) -> None:
         """Keep attributes, and when they were *asked* for."""
-        if node.parent is not None:
-            self._outdate(node.parent, node.name, asked)
-        keeps = self._attributes and not node.filesystem.local
-        if keeps and not self.is_newer(node, asked):
-            self._files[node] = info, asked
-            self._files.move_to_end(node)
+        if inode.parent is not None:
+            self._outdate(inode.parent, inode.name, asked)
+        keeps = self._attributes and not inode.filesystem.local
+        if keeps and not self.is_newer(inode, asked):
+            self._files[inode] = info, asked
+            self._files.move_to_end(inode)
             if len(self._files) > _FILES:
                 self._files.popitem(last=False)
 
-    def update(self, node: Node, info: Stat, asked: Asked) -> None:
+    def update(self, inode: Inode, info: Stat, asked: Asked) -> None:
         """As `note`, where older ones are kept: what is told must not go back and forth."""
         # By another name, another listing may have older ones.
-        if node in self._files or (info.st_nlink > 1 and not node.is_directory):
-            self.note(node, info, asked)
+        if inode in self._files or (info.st_nlink > 1 and not inode.is_directory):
+            self.note(inode, info, asked)
 
-    def is_newer(self, node: Node, asked: Asked) -> bool:
+    def is_newer(self, inode: Inode, asked: Asked) -> bool:
         """Whether attributes are kept that were asked for after *asked*."""
-        known = self._files.get(node)
+        known = self._files.get(inode)
         return known is not None and known[1].when > asked.when
 
-    def attributes(self, node: Node) -> tuple[Stat, float] | None:
-        """Return the attributes of *node* and their age (s), None if they are to be asked for."""
-        if node not in self._files:
+    def attributes(self, inode: Inode) -> tuple[Stat, float] | None:
+        """Return the attributes of *inode* and their age (s), None if they are to be asked for."""
+        if inode not in self._files:
             return None
-        info, asked = self._files[node]
+        info, asked = self._files[inode]
         age = time.monotonic() - asked.when
-        return (info, age) if age < self._attributes and node.changed <= asked.changes else None
+        return (info, age) if age < self._attributes and inode.changed <= asked.changes else None
 
     # -- names that are not there ------------------------------------------------------------
 
-    def missed(self, parent: Node, name: bytes, asked: Asked) -> None:
+    def missed(self, parent: Inode, name: bytes, asked: Asked) -> None:
         """Note that *name* was not in *parent*."""
         self._outdate(parent, name, asked)
         # Somebody may have heard of it since; when that was is not kept for each name.
@@ -153,14 +153,14 @@ class Recent:
             if len(self._missing) > _MISSING:
                 self._missing.popitem(last=False)
 
-    def lacks(self, parent: Node, name: bytes) -> bool:
+    def lacks(self, parent: Inode, name: bytes) -> bool:
         """Whether *name* may be said not to be in *parent*."""
         asked = self._missing.get((parent, name))
-        return asked is not None and self._believes(parent, asked)
+        return asked is not None and self._is_fresh(parent, asked)
 
     # -- names that are there ----------------------------------------------------------------
 
-    def heard(self, parent: Node, name: bytes, asked: Asked) -> None:
+    def heard(self, parent: Inode, name: bytes, asked: Asked) -> None:
         """Note that *name* is in *parent*, not from a listing: nothing older may be told of it."""
         missed = self._missing.get((parent, name))
         if missed is not None and missed.when <= asked.when:
@@ -168,7 +168,7 @@ class Recent:
         self._heard = max(self._heard, asked.when)
         self._outdate(parent, name, asked)
 
-    def found(self, parent: Node, asked: Asked) -> None:
+    def found(self, parent: Inode, asked: Asked) -> None:
         """Count a name that was found in *parent*."""
         if self._names and not parent.filesystem.local:
             directory = self._directories.setdefault(parent, _Directory(asked.when))
@@ -176,7 +176,7 @@ class Recent:
             self._directories.move_to_end(parent)
             self._shrink()
 
-    def listing(self, parent: Node, now: Asked) -> Listing | None:
+    def listing(self, parent: Inode, now: Asked) -> Listing | None:
         """Return a listing of *parent*, if there is one or should be.
 
         One that is not `begun` is for the caller to begin.
@@ -196,13 +196,13 @@ class Recent:
                 self._under_way += 1
         elif listing.void:
             return None
-        elif listing.done.is_set() and not self._believes(parent, listing.asked):
+        elif listing.done.is_set() and not self._is_fresh(parent, listing.asked):
             # Not each change of ours is to be followed by another listing.
             self._begin_again(directory, listing.asked.when + _NOT_YET)
             return None
         return listing
 
-    def listed(self, parent: Node, listing: Listing, looks: dict[bytes, Look] | None) -> None:
+    def listed(self, parent: Inode, listing: Listing, looks: dict[bytes, Look] | None) -> None:
         """Note what a new *listing* of *parent* has brought: nothing, where it has failed."""
         listing.done.set()
         self._under_way -= 1
@@ -227,11 +227,11 @@ class Recent:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _believes(self, parent: Node, asked: Asked) -> bool:
+    def _is_fresh(self, parent: Inode, asked: Asked) -> bool:
         """Whether what was *asked* about names in *parent* may be told."""
         return time.monotonic() - asked.when < self._names and parent.changed <= asked.changes
 
-    def _outdate(self, parent: Node, name: bytes, asked: Asked) -> None:
+    def _outdate(self, parent: Inode, name: bytes, asked: Asked) -> None:
         """Tell nothing of *name* from a listing of *parent* that is older than *asked*."""
         directory = self._directories.get(parent)
         listing = directory.listing if directory is not None else None

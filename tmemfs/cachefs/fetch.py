@@ -12,7 +12,7 @@ import math
 from tmemfs import supervise
 from tmemfs.cachefs.handles import OpenFile, OpenFiles
 from tmemfs.cachefs.pages import FileData, Fill
-from tmemfs.cachefs.source.executor import Backing
+from tmemfs.cachefs.source.executor import Executor
 
 # Bytes that are put at once: what is compressed in the time that a request waits anyway.
 _SLICE = 64 << 10
@@ -22,16 +22,16 @@ _PIECE = 1 << 20
 _AHEAD = 32 << 20
 
 
-class Filler:
+class Fetcher:
     """Brings pages of *page_size* bytes from backing files into the pool.
 
     Each read and each put in the background is a use of one of the open *files*.
     """
 
-    def __init__(self, backing: Backing, files: OpenFiles, page_size: int) -> None:
+    def __init__(self, executor: Executor, files: OpenFiles, page_size: int) -> None:
         self.readahead = 0
         """the most bytes to be ahead of a reader"""
-        self._backing = backing
+        self._executor = executor
         self._page_size = page_size
         self._files = files
         self._ahead = 0
@@ -54,7 +54,7 @@ class Filler:
                     if not fill.done.is_set():
                         self._abandon(file.data, fill)
             for fill in others:
-                self._backing.counters.shared_reads += 1
+                self._executor.counters.shared_reads += 1
                 await fill.done.wait()
             for fill in (*mine, *others):
                 if fill.pages is not None:  # else somebody's read has failed: now it is ours to
@@ -94,7 +94,7 @@ class Filler:
             run[place * size : (place + 1) * size] = found[start : start + size]
             missing.remove(place)
 
-    def look_ahead(self, file: OpenFile, first: int, last: int) -> None:
+    def read_ahead(self, file: OpenFile, first: int, last: int) -> None:
         """Note a read of the pages *first* to *last* (excluded), and read on from there."""
         size = self._page_size
         found = file.window.advance(first, last, self.readahead // size)
@@ -107,8 +107,8 @@ class Filler:
                 self._ahead += part.count * size
                 file.data.fills.append(part)
                 file.uses += 1
-                self._backing.counters.readahead_reads += 1
-                self._backing.counters.readahead_pages += part.count
+                self._executor.counters.readahead_reads += 1
+                self._executor.counters.readahead_pages += part.count
                 supervise.start(self._read_ahead, file, part)
 
     async def _read_ahead(self, file: OpenFile, fill: Fill) -> None:
@@ -126,8 +126,8 @@ class Filler:
         try:
             fd = await self._files.reader(file)
             wanted = min(fill.count * size, max(data.size - start, 0))
-            on = file.node.filesystem
-            block = await self._backing.read(on, data.threads, fd, start, wanted)
+            on = file.inode.filesystem
+            block = await self._executor.read(on, data.threads, fd, start, wanted)
             fill.pages = memoryview(block.data.ljust(fill.count * size, b"\0"))
         except BaseException:
             self._abandon(data, fill)
@@ -168,7 +168,7 @@ class Filler:
             if not self._current(data, fill):
                 break
             data.put(fill.first + at, bytes(fill.pages[at * size : at * size + _SLICE]))
-            await self._backing.give_way()
+            await self._executor.give_way()
 
     async def _finish(self, file: OpenFile, fill: Fill) -> None:
         if fill in file.data.fills:

@@ -16,12 +16,12 @@ from collections import Counter
 
 import trio
 
-from tmemfs.cachefs.inodes import Node
-from tmemfs.cachefs.names import Tree
+from tmemfs.cachefs.inodes import Inode
+from tmemfs.cachefs.names import Names
 from tmemfs.cachefs.pages import FileData
 from tmemfs.cachefs.readahead import Window
 from tmemfs.cachefs.source.calls import open_inode
-from tmemfs.cachefs.source.executor import Asked, Backing, Block, Stat, read_block
+from tmemfs.cachefs.source.executor import Asked, Block, Executor, Stat, read_block
 from tmemfs.cachefs.source.routes import look_open
 from tmemfs.cachefs.stamps import stamp
 from tmemfs.linux.credentials import Caller, as_caller, may_open_all, ourselves
@@ -53,10 +53,10 @@ class OpenFile:
     It stays open until the last of its `uses` has ended.
     """
 
-    __slots__ = ("caller", "data", "direct", "fd", "flags", "node", "uses", "window", "wrote")
+    __slots__ = ("caller", "data", "direct", "fd", "flags", "inode", "uses", "window", "wrote")
 
-    def __init__(self, node: Node, fd: int, data: FileData, flags: int, caller: Caller) -> None:
-        self.node = node
+    def __init__(self, inode: Inode, fd: int, data: FileData, flags: int, caller: Caller) -> None:
+        self.inode = inode
         self.fd = fd
         self.data = data
         self.flags = flags
@@ -68,9 +68,9 @@ class OpenFile:
         self.window = Window()
 
     @property
-    def looker(self) -> int:
+    def backing_fd(self) -> int:
         """A descriptor by which the file's attributes can be had."""
-        return next(fd for fd in (self.fd, self.data.fd, self.node.fd) if fd >= 0)
+        return next(fd for fd in (self.fd, self.data.fd, self.inode.fd) if fd >= 0)
 
 
 class OpenFiles:
@@ -82,8 +82,8 @@ class OpenFiles:
 
     def __init__(
         self,
-        tree: Tree,
-        backing: Backing,
+        tree: Names,
+        executor: Executor,
         pool: Pool,
         *,
         checks: bool,
@@ -93,8 +93,8 @@ class OpenFiles:
         """Up to *descriptors* may be open, of which no user but root may have more than a half."""
         self.count = 0
         """how many files are open"""
-        self._tree = tree
-        self._backing = backing
+        self._names = tree
+        self._executor = executor
         self._pool = pool
         self._checks = checks
         self._writeback = writeback
@@ -102,9 +102,9 @@ class OpenFiles:
         self._owners: dict[int | FileData, int] = {}  # by uid: of a descriptor, or of one to come
         self._owned: Counter[int] = Counter()
         # Where files go by path: what was opened last by a name, and is open.
-        self._named: dict[tuple[Node | None, bytes], FileData] = {}
+        self._named: dict[tuple[Inode | None, bytes], FileData] = {}
 
-    async def open(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+    async def open(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
         """Open a file as *caller*; return it, and whether the kernel may keep its pages of it."""
         access = flags & os.O_ACCMODE
         if access == os.O_RDONLY and flags & os.O_TRUNC:
@@ -112,55 +112,55 @@ class OpenFiles:
             flags |= os.O_RDWR
         flags = self._access(flags)
         if flags & os.O_ACCMODE == os.O_RDONLY:
-            return await self._open_to_read(node, flags, caller)
+            return await self._open_to_read(inode, flags, caller)
         try:
-            opened, block, asked = await self._open(node, flags, 0, caller)
+            opened, block, asked = await self._open(inode, flags, 0, caller)
         except PermissionError:
             if flags & os.O_ACCMODE == access:
                 raise
-            return await self._open_only_to_write(node, flags & ~os.O_ACCMODE | access, caller)
-        return self._attach(node, opened, block.info, flags, asked, caller)
+            return await self._open_only_to_write(inode, flags & ~os.O_ACCMODE | access, caller)
+        return self._attach(inode, opened, block.info, flags, asked, caller)
 
     async def create(
-        self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
+        self, parent: Inode, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[OpenFile, Stat]:
         """Make a file that belongs to *caller* and open it; return it and its attributes."""
         flags = self._access(flags)
         extra = flags & os.O_EXCL
         self._admit(caller)
-        fd = await self._tree.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
+        fd = await self._names.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
         try:
             # By the descriptor: the name may be another file's by now.
-            asked = self._backing.asking()
-            look = await self._backing.call(parent.filesystem, look_open, fd)
+            asked = self._executor.asking()
+            look = await self._executor.call(parent.filesystem, look_open, fd)
         except BaseException:
             os.close(fd)
             raise
         self._own(fd, caller)
-        node = self._tree.nodes.learn(parent, name, look, asked.changes)
-        node.told = look.info.st_size
-        return self._attach(node, fd, look.info, flags, asked, caller)[0], look.info
+        inode = self._names.inodes.learn(parent, name, look, asked.changes)
+        inode.kernel_size = look.info.st_size
+        return self._attach(inode, fd, look.info, flags, asked, caller)[0], look.info
 
     async def create_unnamed(
-        self, parent: Node, mode: int, flags: int, caller: Caller
+        self, parent: Inode, mode: int, flags: int, caller: Caller
     ) -> tuple[OpenFile, Stat]:
         """Make a file without a name, as *caller*, on the filesystem of *parent*; see `create`."""
         flags = self._access(flags)
         extra = flags & (os.O_TMPFILE | os.O_EXCL)
         self._admit(caller)
-        fd = await self._tree.create_unnamed(parent, mode, flags & _OPEN_FLAGS | extra, caller)
+        fd = await self._names.create_unnamed(parent, mode, flags & _OPEN_FLAGS | extra, caller)
         try:
-            asked = self._backing.asking()
-            look = await self._backing.call(parent.filesystem, look_open, fd)
-            node = self._tree.nodes.learn(parent, b"", look, asked.changes)
+            asked = self._executor.asking()
+            look = await self._executor.call(parent.filesystem, look_open, fd)
+            inode = self._names.inodes.learn(parent, b"", look, asked.changes)
             # Nothing else leads there.
-            self._tree.nodes.adopt(node, open_inode(fd, os.O_PATH))
-            node.keep_open()
+            self._names.inodes.adopt(inode, open_inode(fd, os.O_PATH))
+            inode.keep_open()
         except BaseException:
             os.close(fd)
             raise
         self._own(fd, caller)
-        return self._attach(node, fd, look.info, flags, asked, caller)[0], look.info
+        return self._attach(inode, fd, look.info, flags, asked, caller)[0], look.info
 
     async def reader(self, file: OpenFile) -> int:
         """Return a descriptor by which the file can be read."""
@@ -176,17 +176,17 @@ class OpenFiles:
         data = file.data
         writes = file.flags & os.O_ACCMODE == os.O_WRONLY
         caller = ourselves() if writes else file.caller
-        await self.open_data(file.node, data, file.flags, caller)
+        await self.open_data(file.inode, data, file.flags, caller)
         return data.fd
 
-    async def open_data(self, node: Node, data: FileData, flags: int, caller: Caller) -> None:
+    async def open_data(self, inode: Inode, data: FileData, flags: int, caller: Caller) -> None:
         """Open the descriptor that all readers share, unless it is open or nobody reads.
 
         Raises ESTALE where the name leads to another file by now.
         """
         while data.fd < 0 and data.opens:
             if data.apart:
-                raise OSError(errno.ESTALE, "another file has taken the name", node.name)
+                raise OSError(errno.ESTALE, "another file has taken the name", inode.name)
             if data.opening is not None:
                 await data.opening.wait()
                 continue
@@ -195,11 +195,11 @@ class OpenFiles:
                 flags = flags & _OPEN_FLAGS & ~os.O_ACCMODE
                 if data not in self._owners:
                     self._admit(caller)
-                opened, _ = await self._open_admitted(node, flags, 0, caller)
+                opened, _ = await self._open_admitted(inode, flags, 0, caller)
                 self._disown(data)
-                if node.filesystem.holds:
-                    await self._compare(node, data, opened)
-                await self._share(node, data, opened)
+                if inode.filesystem.by_path:
+                    await self._compare(inode, data, opened)
+                await self._share(inode, data, opened)
             finally:
                 data.opening.set()
                 data.opening = None
@@ -213,22 +213,22 @@ class OpenFiles:
         data.closed()
         data.writers -= file.fd >= 0
         if not data.opens:
-            self._left(file.node, data)
+            self._left(file.inode, data)
             mine.append(data.fd)
             if data.apart:
                 for fd in mine:
                     _drop_kernels(fd)
-        file.node.unpin()
+        file.inode.unpin()
         self.count -= 1
         errors = []
         for fd in mine:
             if fd >= 0:
                 try:
-                    await self._close(file.node, fd, wrote=file.wrote)
+                    await self._close(file.inode, fd, wrote=file.wrote)
                 except OSError as error:  # of a write that failed late
                     errors.append(error)
         if file.wrote:
-            self._backing.note_change(file.node)  # which may not have arrived before
+            self._executor.note_change(file.inode)  # which may not have arrived before
         if errors:
             raise errors[0]
 
@@ -241,82 +241,86 @@ class OpenFiles:
         return flags
 
     async def _open(
-        self, node: Node, flags: int, wanted: int, caller: Caller
+        self, inode: Inode, flags: int, wanted: int, caller: Caller
     ) -> tuple[int, Block, Asked]:
         """Open the file; return descriptor, what was read of it, and when that was asked for."""
-        asked = self._backing.asking()
-        opened, block = await self._open_file(node, flags & _OPEN_FLAGS, wanted, caller)
+        asked = self._executor.asking()
+        opened, block = await self._open_file(inode, flags & _OPEN_FLAGS, wanted, caller)
         try:
             for _ in range(_LOOKS):
-                if node.changed <= asked.changes:
+                if inode.changed <= asked.changes:
                     break
-                asked = self._backing.asking()
-                block = Block(b"", await self._backing.call(node.filesystem, os.fstat, opened))
-            self._tree.nodes.check(node, block.info)
+                asked = self._executor.asking()
+                block = Block(b"", await self._executor.call(inode.filesystem, os.fstat, opened))
+            self._names.inodes.check(inode, block.info)
         except BaseException:
-            await self._close(node, opened)
+            await self._close(inode, opened)
             raise
         return opened, block, asked
 
-    async def _open_to_read(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
-        if node.data is None and not self._pool.stamp(node.object_id):
-            wanted = 0 if node.filesystem.local else SMALL
-            opened, block, asked = await self._open(node, flags, wanted, caller)
-            file, keep = self._attach(node, -1, block.info, flags, asked, caller)
+    async def _open_to_read(
+        self, inode: Inode, flags: int, caller: Caller
+    ) -> tuple[OpenFile, bool]:
+        if inode.data is None and not self._pool.stamp(inode.object_id):
+            wanted = 0 if inode.filesystem.local else SMALL
+            opened, block, asked = await self._open(inode, flags, wanted, caller)
+            file, keep = self._attach(inode, -1, block.info, flags, asked, caller)
             if block.data:
-                self._backing.count_read(block)
+                self._executor.count_read(block)
                 if len(block.data) == file.data.size and not file.data.changing:
                     file.data.put_written(0, block.data, b"", b"")
-            await self._share(node, file.data, opened)
+            await self._share(inode, file.data, opened)
             return file, keep
-        if node.filesystem.local and may_open_all():
-            return await self._open_later(node, flags, caller)
-        if node.filesystem.holds and self._has_all(node):
-            return await self._open_later(node, flags, caller)
-        return await self._look_and_open(node, flags, caller)
+        if inode.filesystem.local and may_open_all():
+            return await self._open_later(inode, flags, caller)
+        if inode.filesystem.by_path and self._has_all(inode):
+            return await self._open_later(inode, flags, caller)
+        return await self._look_and_open(inode, flags, caller)
 
-    async def _open_later(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+    async def _open_later(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
         """Open a file of which nothing may have to be read: in earnest when something has to."""
         self._admit(caller)
-        info, asked = await self._look(node)
-        file, keep = self._attach(node, -1, info, flags, asked, caller)
+        info, asked = await self._look(inode)
+        file, keep = self._attach(inode, -1, info, flags, asked, caller)
         if file.data.fd < 0 and file.data not in self._owners:
             # Nobody is told later, when something is missing, that there are too many.
             self._own(file.data, caller)
-        if not node.filesystem.local and not self._has_all(node):
+        if not inode.filesystem.local and not self._has_all(inode):
             try:
-                await self.open_data(node, file.data, flags, caller)
+                await self.open_data(inode, file.data, flags, caller)
             except BaseException:
                 await self.release(file)
                 raise
         return file, keep
 
-    def _has_all(self, node: Node) -> bool:
+    def _has_all(self, inode: Inode) -> bool:
         """Whether all of a file that is not large is in the pool, as far as is known."""
-        size = node.told
+        size = inode.kernel_size
         if not 0 <= size <= _READ_AT_ONCE:
             return False
-        return all(self._pool.holds(node.object_id, 0, -(-size // self._pool.page_size)))
+        return all(self._pool.holds(inode.object_id, 0, -(-size // self._pool.page_size)))
 
-    async def _look(self, node: Node) -> tuple[Stat, Asked]:
+    async def _look(self, inode: Inode) -> tuple[Stat, Asked]:
         """Return the attributes of a file whose pages are known, and when they were asked for."""
-        async with self._tree.reach(node) as fd:
+        async with self._names.reach(inode) as fd:
             for _ in range(_LOOKS):
-                asked = self._backing.asking()
+                asked = self._executor.asking()
                 fstat = fstat_synced if self._checks else os.fstat
-                info = await self._backing.call(node.filesystem, fstat, fd)
-                if node.changed <= asked.changes:
+                info = await self._executor.call(inode.filesystem, fstat, fd)
+                if inode.changed <= asked.changes:
                     break
-        self._tree.nodes.check(node, info)
+        self._names.inodes.check(inode, info)
         return info, asked
 
-    async def _look_and_open(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+    async def _look_and_open(
+        self, inode: Inode, flags: int, caller: Caller
+    ) -> tuple[OpenFile, bool]:
         """Open a file whose pages are known: at the same time, for each is a journey."""
         opened = -1
 
         async def open_it() -> None:
             nonlocal opened
-            opened, _ = await self._open_file(node, flags & _OPEN_FLAGS, 0, caller)
+            opened, _ = await self._open_file(inode, flags & _OPEN_FLAGS, 0, caller)
 
         try:
             try:
@@ -324,84 +328,84 @@ class OpenFiles:
                     # Behind the look, where the server takes them in order. What is opened may be
                     # newer than what is known of it, which the next look shows, and never older.
                     nursery.start_soon(open_it)
-                    info, asked = await self._look(node)
+                    info, asked = await self._look(inode)
             except BaseExceptionGroup as group:
                 raise _first(group) from None
-            file, keep = self._attach(node, -1, info, flags, asked, caller)
+            file, keep = self._attach(inode, -1, info, flags, asked, caller)
         except BaseException:
             if opened >= 0:
-                await self._close(node, opened)
+                await self._close(inode, opened)
             raise
-        await self._share(node, file.data, opened)
+        await self._share(inode, file.data, opened)
         return file, keep
 
     async def _open_only_to_write(
-        self, node: Node, flags: int, caller: Caller
+        self, inode: Inode, flags: int, caller: Caller
     ) -> tuple[OpenFile, bool]:
         """Open a file that *caller* may not read; what the kernel needs of it, we read."""
-        opened, block, asked = await self._open(node, flags, 0, caller)
-        file, keep = self._attach(node, opened, block.info, flags, asked, caller)
+        opened, block, asked = await self._open(inode, flags, 0, caller)
+        file, keep = self._attach(inode, opened, block.info, flags, asked, caller)
         try:
-            await self.open_data(node, file.data, flags, ourselves())
+            await self.open_data(inode, file.data, flags, ourselves())
         except OSError:
             # Nor may we: then the kernel must not keep a page of which it has written a part.
             file.direct = True
         return file, keep
 
     async def _open_file(
-        self, node: Node, flags: int, wanted: int, caller: Caller
+        self, inode: Inode, flags: int, wanted: int, caller: Caller
     ) -> tuple[int, Block]:
         """Open the file, and read it if it is no larger than *wanted*; see `_open_and_read`."""
         self._admit(caller)
-        return await self._open_admitted(node, flags, wanted, caller)
+        return await self._open_admitted(inode, flags, wanted, caller)
 
     async def _open_admitted(
-        self, node: Node, flags: int, wanted: int, caller: Caller
+        self, inode: Inode, flags: int, wanted: int, caller: Caller
     ) -> tuple[int, Block]:
-        how = flags | self._backing.noatime, wanted, caller
-        opened, block = await self._opened(node, *how)
+        how = flags | self._executor.noatime, wanted, caller
+        opened, block = await self._opened(inode, *how)
         self._own(opened, caller)
         return opened, block
 
     async def _opened(
-        self, node: Node, flags: int, wanted: int, caller: Caller
+        self, inode: Inode, flags: int, wanted: int, caller: Caller
     ) -> tuple[int, Block]:
         how = flags, wanted, caller
-        if not node.filesystem.local:
-            return await self._tree.on(node, _open_and_read, *how)
-        async with self._tree.reach(node) as fd:
+        if not inode.filesystem.local:
+            return await self._names.on(inode, _open_and_read, *how)
+        async with self._names.reach(inode) as fd:
             try:
                 return _open_at_once(fd, flags, caller)
             except BlockingIOError:
-                return await self._backing.ask(node.filesystem, _open_and_read, fd, *how)
+                return await self._executor.ask(inode.filesystem, _open_and_read, fd, *how)
 
-    async def _close(self, node: Node, fd: int, *, wrote: bool = False) -> None:
+    async def _close(self, inode: Inode, fd: int, *, wrote: bool = False) -> None:
         """Close *fd*: in a thread where that may have to write, or free what is in the file."""
         self._disown(fd)
-        on = node.filesystem
-        writes = wrote and self._backing.serves_swap
+        on = inode.filesystem
+        writes = wrote and self._executor.serves_swap
         if on.local and not writes and os.fstat(fd).st_nlink:
             os.close(fd)
         else:
-            await self._backing.ask(on, os.close, fd)
+            await self._executor.ask(on, os.close, fd)
 
-    async def _compare(self, node: Node, data: FileData, opened: int) -> None:
+    async def _compare(self, inode: Inode, data: FileData, opened: int) -> None:
         """Set *data* apart unless *opened* is what is known of it, as far as anybody can tell."""
         try:
-            info = await self._backing.call(node.filesystem, fstat_synced, opened)
+            info = await self._executor.call(inode.filesystem, fstat_synced, opened)
             if not data.may_be(info):
                 data.set_apart()
-                raise OSError(errno.ESTALE, "another file has taken the name", node.name)
+                raise OSError(errno.ESTALE, "another file has taken the name", inode.name)
         except BaseException:
-            await self._close(node, opened)
+            await self._close(inode, opened)
             raise
 
-    async def _share(self, node: Node, data: FileData, fd: int) -> None:
+    async def _share(self, inode: Inode, data: FileData, fd: int) -> None:
         """Let *fd* be the descriptor that all readers share, if they need one."""
         if data.fd < 0 and data.opens:
             data.fd = fd
         else:  # somebody else was quicker, or nobody reads any more
-            await self._close(node, fd)
+            await self._close(inode, fd)
 
     def _admit(self, caller: Caller) -> None:
         """Raise ENFILE where *caller* would take the last descriptors from others."""
@@ -417,7 +421,7 @@ class OpenFiles:
         if what in self._owners:
             self._owned[self._owners.pop(what)] -= 1
 
-    def _left(self, node: Node, data: FileData) -> None:
+    def _left(self, inode: Inode, data: FileData) -> None:
         """Take note that nobody has *data* open any more."""
         self._disown(data)
         older = data.older
@@ -427,53 +431,53 @@ class OpenFiles:
                 self._named[name] = older
             else:
                 del self._named[name]
-        if node.data is data:
-            node.data = older if older and older.object_id == data.object_id else None
-        if data.apart and node.data is not None:
-            node.data.mixed()
+        if inode.data is data:
+            inode.data = older if older and older.object_id == data.object_id else None
+        if data.apart and inode.data is not None:
+            inode.data.mixed()
         elif data.apart:
             # The kernel may have pages of what was set apart, which the next open has to drop.
-            self._pool.set_stamp(node.object_id, 0)
+            self._pool.set_stamp(inode.object_id, 0)
 
-    def _before(self, name: tuple[Node | None, bytes]) -> FileData | None:
+    def _before(self, name: tuple[Inode | None, bytes]) -> FileData | None:
         """What is open that had that *name* last, unless we have taken the name from it."""
         data = self._named.get(name)
         if data is None or data.unlinked:
             return None
-        node, _ = data.named
-        return data if (node.parent, node.name) == name else None
+        inode, _ = data.named
+        return data if (inode.parent, inode.name) == name else None
 
     def _attach(
-        self, node: Node, fd: int, info: Stat, flags: int, asked: Asked, caller: Caller
+        self, inode: Inode, fd: int, info: Stat, flags: int, asked: Asked, caller: Caller
     ) -> tuple[OpenFile, bool]:
-        data: FileData | None = node.data
+        data: FileData | None = inode.data
         if data is not None:
             data.notice(info)
-        by_path, name = node.filesystem.holds, (node.parent, node.name)
+        by_path, name = inode.filesystem.by_path, (inode.parent, inode.name)
         before = self._before(name) if by_path else None
         if before is not None and before is not data:
             # Another file had the name, and its descriptors lead where the name does.
             before.set_apart()
         if data is None or data.apart:
-            node.data = FileData(
+            inode.data = FileData(
                 self._pool,
-                node.object_id,
-                self._backing,
+                inode.object_id,
+                self._executor,
                 checks=self._checks,
                 by_path=by_path,
                 before=before,
             )
         if by_path:
-            self._named[name] = node.data
-            node.data.named = node, name
-        keep = node.data.opened(info)
-        node.data.writers += fd >= 0
-        if node.changed > asked.changes:
-            node.data.doubt(info)
-        self._tree.recent.note(node, info, asked)
-        node.pin()
+            self._named[name] = inode.data
+            inode.data.named = inode, name
+        keep = inode.data.opened(info)
+        inode.data.writers += fd >= 0
+        if inode.changed > asked.changes:
+            inode.data.doubt(info)
+        self._names.attrcache.note(inode, info, asked)
+        inode.pin()
         self.count += 1
-        return OpenFile(node, fd, node.data, flags, caller), keep
+        return OpenFile(inode, fd, inode.data, flags, caller), keep
 
 
 def _read_past_kernel(fd: int) -> None:

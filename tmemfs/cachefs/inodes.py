@@ -1,10 +1,10 @@
 """The inodes of a backing directory that are known, and the descriptors by which they are reached.
 
-A `Node` stands for one inode for as long as the kernel, or an open file, knows it. It is reached
+An `Inode` stands for one inode for as long as the kernel, or an open file, knows it. It is reached
 through an ``O_PATH`` descriptor, so that renames and links do not matter and nothing leads out of
-the source directory. Descriptors are only a cache: at most `NodeTable.limit` are open, and a node
-that lost its own gets another by file handle where that is permitted (CAP_DAC_READ_SEARCH), else
-by the names that lead to it, each checked against what it was.
+the source directory. Descriptors are only a cache: at most `InodeTable.limit` are open, and an
+inode that lost its own gets another by file handle where that is permitted (CAP_DAC_READ_SEARCH),
+else by the names that lead to it, each checked against what it was.
 
 Some filesystems (sshfs and most others in user space) give a file another inode number as soon as
 nobody holds it, so that its pages could not be found again. There a descriptor is held for as long
@@ -33,21 +33,21 @@ from tmemfs.linux import heap
 _LARGE = 1 << 11
 # So many descriptors are looked at, at most, before it is given up to find one to close.
 _TRIES = 64
-# After so many new nodes the garbage collector is told not to look at those that there are: with a
+# After so many new inodes the garbage collector is told not to look at those that there are: with a
 # million of them it would take a second every now and then, in which nothing is served.
 _FROZEN = 4096
-# So many nodes have left something in the heap that is worth the time to give it back.
+# So many inodes have left something in the heap that is worth the time to give it back.
 _MANY = 10_000
 
 
-class Node:
-    """One inode: `device`, `inode` is its number there, `generation` tells reuses of it apart.
+class Inode:
+    """One inode: `device`, `ino` its number there, `generation` tells reuses of it apart.
 
     There may be as many as the kernel has memory for: no more is kept of each than is needed.
 
     As long as it has a descriptor, use it as a context manager to keep that open inside the block::
 
-        with node as fd:
+        with inode as fd:
             ...
     """
 
@@ -60,27 +60,27 @@ class Node:
         "data",
         "device",
         "generation",
-        "inode",
+        "ino",
         "is_directory",
+        "kernel_size",
         "lookups",
         "name",
         "nameless",
         "parent",
-        "told",
     )
 
     def __init__(
         self,
-        table: NodeTable,
+        table: InodeTable,
         device: int,
         info: os.stat_result,
         handle: bytes | None,
-        parent: Node | None,
+        parent: Inode | None,
         name: bytes,
     ) -> None:
         self.device = device
-        """the number of what it is on (see `NodeTable.filesystem`)"""
-        self.inode = info.st_ino
+        """the number of what it is on (see `InodeTable.filesystem`)"""
+        self.ino = info.st_ino
         self.generation = generation_of(handle)
         self.is_directory = stat.S_ISDIR(info.st_mode)
         self.parent = parent
@@ -89,10 +89,10 @@ class Node:
         """What the volume knows of the file's bytes while it is open."""
         self.lookups = 0
         """how often the kernel has looked it up, and not forgotten it again"""
-        self.told = -1
+        self.kernel_size = -1
         """The size that the kernel takes the file to have."""
         self.changed = 0
-        """the number of the last change that we have made to it (`Backing.note_change`)"""
+        """the number of the last change that we have made to it (`Executor.note_change`)"""
         self.nameless = False
         """whether its last name has gone: nothing leads to it but its descriptor"""
         self._table = table
@@ -103,7 +103,7 @@ class Node:
     @property
     def key(self) -> Key:
         """Device and inode number, as its filesystem has them."""
-        return self.filesystem.device, self.inode
+        return self.filesystem.device, self.ino
 
     @property
     def filesystem(self) -> Filesystem:
@@ -113,11 +113,11 @@ class Node:
     @property
     def object_id(self) -> int:
         """The tmem object id: device, inode number and generation, 64 bits each."""
-        return self.device << 128 | self.inode << 64 | self.generation
+        return self.device << 128 | self.ino << 64 | self.generation
 
     def has(self, handle: bytes | None) -> bool:
         """Whether it is the inode of that *handle*, and none that had its number before."""
-        return self._handle == handle or self.filesystem.holds
+        return self._handle == handle or self.filesystem.by_path
 
     @property
     def is_open(self) -> bool:
@@ -135,7 +135,7 @@ class Node:
         return self._pins > 0
 
     def pin(self) -> None:
-        """Let it stay the node of its inode, and its descriptor open, until `unpin`."""
+        """Let it stay the inode of its inode, and its descriptor open, until `unpin`."""
         self._pins += 1
 
     def unpin(self) -> None:
@@ -163,13 +163,13 @@ class Node:
         self.unpin()
 
     def keep_open(self) -> None:
-        """Never close the descriptor again before the node goes: its last name has gone."""
+        """Never close the descriptor again before the inode goes: its last name has gone."""
         assert self._fd >= 0
         self.nameless = True
 
 
-class NodeTable:
-    """The nodes below the directory *root_fd*, with at most *limit* descriptors open.
+class InodeTable:
+    """The inodes below the directory *root_fd*, with at most *limit* descriptors open.
 
     That one is on a filesystem of the kind *kind*; on which others are, is learned with them. Where
     inode numbers are not theirs for good, inodes are held that the kernel has forgotten. The table
@@ -179,252 +179,252 @@ class NodeTable:
     def __init__(self, root_fd: int, limit: int, kind: str) -> None:
         self.limit = max(limit, 16)
         self._closing = False
-        self._forgotten: set[Node] = set()
-        self.leaving: set[Node] = set()
-        """nodes to be forgotten with their last pin"""
-        self.astray: dict[Node, list[int]] = {}
-        """descriptors that are not the node's any more, to be closed with its last pin"""
+        self._forgotten: set[Inode] = set()
+        self.leaving: set[Inode] = set()
+        """inodes to be forgotten with their last pin"""
+        self.astray: dict[Inode, list[int]] = {}
+        """descriptors that are not the inode's any more, to be closed with its last pin"""
         self._root_fd = root_fd
         # By number where the device is the root's, which saves a tuple for each of very many.
-        self._nodes: dict[int | Key, Node] = {}
+        self._inodes: dict[int | Key, Inode] = {}
         self._most = 0
         self._new = 0
-        self._open: OrderedDict[Node, None] = OrderedDict()
+        self._open: OrderedDict[Inode, None] = OrderedDict()
         info = os.fstat(root_fd)
         self.device = info.st_dev
         self._mount = mount_number(root_fd)
         self._filesystems = {self.device: Filesystem(kind, self.device, self._mount)}
-        self._away: dict[Node, int] = {}
+        self._away: dict[Inode, int] = {}
         self._turn = 0
-        self.root = Node(self, self.device, info, handle_of(root_fd), None, b"")
+        self.root = Inode(self, self.device, info, handle_of(root_fd), None, b"")
         self.root._fd = root_fd
         self.root._pins = 1
-        self._nodes[self.root.inode] = self.root
+        self._inodes[self.root.ino] = self.root
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return len(self._inodes)
 
-    def __iter__(self) -> Iterator[Node]:
-        return iter(self._nodes.values())
+    def __iter__(self) -> Iterator[Inode]:
+        return iter(self._inodes.values())
 
     @property
     def open_descriptors(self) -> int:
-        """How many nodes have a descriptor now."""
+        """How many inodes have a descriptor now."""
         return len(self._open)
 
     def filesystem(self, device: int) -> Filesystem:
-        """Return the filesystem with that number (`Node.device`)."""
+        """Return the filesystem with that number (`Inode.device`)."""
         return self._filesystems[device]
 
-    def learn(self, parent: Node, name: bytes, look: Look, changes: int) -> Node:
-        """Return the node of what was found as *name* in *parent*, known or new.
+    def learn(self, parent: Inode, name: bytes, look: Look, changes: int) -> Inode:
+        """Return the inode of what was found as *name* in *parent*, known or new.
 
-        It was asked for after so many *changes* of ours; what was seen earlier of a new node may
+        It was asked for after so many *changes* of ours; what was seen earlier of a new inode may
         be from before one.
         """
         info, handle, mount = look
         device = self._device(parent, info.st_dev, mount)
-        if self._filesystems[device].holds:
+        if self._filesystems[device].by_path:
             handle = None  # of the name, in fact: another link of the same inode has another one
         place = self._place(device, info.st_ino)
-        node = self._nodes.get(place)
+        inode = self._inodes.get(place)
         # An open descriptor keeps the inode, and with it the number, from being used again.
-        if node is None or (node._fd < 0 and node._handle != handle):
-            new = self._nodes[place] = Node(self, device, info, handle, parent, name)
+        if inode is None or (inode._fd < 0 and inode._handle != handle):
+            new = self._inodes[place] = Inode(self, device, info, handle, parent, name)
             new.changed = changes
-            if node is not None and new.device == self.device:
+            if inode is not None and new.device == self.device:
                 # The kernel counts by the number, whichever inode it means.
-                new.lookups = node.lookups
-            node = new
+                new.lookups = inode.lookups
+            inode = new
             self._new += 1
             if not self._new % _FROZEN:
                 gc.freeze()
-            self._most = max(self._most, len(self._nodes))
-        elif node is not self.root:
-            if node.filesystem.holds and (node.parent, node.name) != (parent, name):
-                self.lose(node)  # where it leads, another file of that number may have been
-            self._hang(node, parent, name)
-        return node
+            self._most = max(self._most, len(self._inodes))
+        elif inode is not self.root:
+            if inode.filesystem.by_path and (inode.parent, inode.name) != (parent, name):
+                self.lose(inode)  # where it leads, another file of that number may have been
+            self._hang(inode, parent, name)
+        return inode
 
-    def known(self, parent: Node, look: Look) -> Node | None:
-        """Return the node of what was found in *parent*, if there is one."""
+    def known(self, parent: Inode, look: Look) -> Inode | None:
+        """Return the inode of what was found in *parent*, if there is one."""
         info = look.info
         device = self._device(parent, info.st_dev, look.mount)
-        return self._nodes.get(self._place(device, info.st_ino))
+        return self._inodes.get(self._place(device, info.st_ino))
 
-    def numbered(self, inode: int) -> Node | None:
-        """Return the node of that inode number on the root's filesystem, if it is known."""
-        return self._nodes.get(inode)
+    def numbered(self, inode: int) -> Inode | None:
+        """Return the inode of that inode number on the root's filesystem, if it is known."""
+        return self._inodes.get(inode)
 
-    def __contains__(self, node: Node) -> bool:
-        return self._nodes.get(self._place(node.device, node.inode)) is node
+    def __contains__(self, inode: Inode) -> bool:
+        return self._inodes.get(self._place(inode.device, inode.ino)) is inode
 
-    def forget(self, node: Node) -> None:
-        """Close what *node* holds, now or when it is not pinned any more.
+    def forget(self, inode: Inode) -> None:
+        """Close what *inode* holds, now or when it is not pinned any more.
 
         The kernel does not know it any more.
         """
-        if node is self.root:
+        if inode is self.root:
             return
-        if node.pinned:
-            self.leaving.add(node)
+        if inode.pinned:
+            self.leaving.add(inode)
             return
-        self.leaving.discard(node)
-        holds = node.filesystem.holds and node.device == self.device
-        if holds and node.is_open and not node.nameless and node in self:
-            self._forgotten.add(node)
+        self.leaving.discard(inode)
+        holds = inode.filesystem.by_path and inode.device == self.device
+        if holds and inode.is_open and not inode.nameless and inode in self:
+            self._forgotten.add(inode)
             return
-        self._drop(node)
+        self._drop(inode)
 
-    def moved(self, node: Node, parent: Node, name: bytes) -> None:
-        """Note that *node* is *name* in *parent* now."""
-        self._hang(node, parent, name)
+    def moved(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        """Note that *inode* is *name* in *parent* now."""
+        self._hang(inode, parent, name)
 
-    def check(self, node: Node, info: os.stat_result) -> None:
-        """Raise ESTALE if *info*, which its descriptor gave, is not of *node*: see `lose`."""
-        if node.filesystem.holds and (info.st_dev, info.st_ino) != node.key:
-            self.lose(node)
-            raise OSError(errno.ESTALE, "another file has taken the name", node.name)
+    def check(self, inode: Inode, info: os.stat_result) -> None:
+        """Raise ESTALE if *info*, which its descriptor gave, is not of *inode*: see `lose`."""
+        if inode.filesystem.by_path and (info.st_dev, info.st_ino) != inode.key:
+            self.lose(inode)
+            raise OSError(errno.ESTALE, "another file has taken the name", inode.name)
 
-    def lose(self, node: Node) -> None:
-        """Take its descriptor from *node*, which leads elsewhere; who uses it goes on with it.
+    def lose(self, inode: Inode) -> None:
+        """Take its descriptor from *inode*, which leads elsewhere; who uses it goes on with it.
 
         That is so where files go by path, when another one has taken the name.
         """
-        if not node.is_open or node is self.root:
+        if not inode.is_open or inode is self.root:
             return
-        if not node.pinned:
-            self._close(node)
+        if not inode.pinned:
+            self._close(inode)
             return
-        self.astray.setdefault(node, []).append(node._fd)
-        node._fd = -1
-        del self._open[node]
+        self.astray.setdefault(inode, []).append(inode._fd)
+        inode._fd = -1
+        del self._open[inode]
 
     def close(self) -> None:
         """Close every descriptor, the root's too."""
         self._closing = True
-        for node in list(self._open):
-            self._close(node)
+        for inode in list(self._open):
+            self._close(inode)
         for fds in self.astray.values():
             for fd in fds:
                 os.close(fd)
-        self._nodes.clear()
+        self._inodes.clear()
         os.close(self._root_fd)
 
-    # -- for Node ----------------------------------------------------------------------------
+    # -- for Inode ----------------------------------------------------------------------------
 
-    def used(self, node: Node) -> None:
-        """Count *node*'s descriptor as the last to be closed."""
-        if node is not self.root:
-            self._open.move_to_end(node)
-        if node.device != self.device:
-            self._away[node] = self._turn
+    def used(self, inode: Inode) -> None:
+        """Count *inode*'s descriptor as the last to be closed."""
+        if inode is not self.root:
+            self._open.move_to_end(inode)
+        if inode.device != self.device:
+            self._away[inode] = self._turn
 
     def leave_mounts(self) -> None:
         """Close descriptors on other mounts than the root's that were not used since the last call.
 
         As long as one is open, nobody can unmount what it is on.
         """
-        for node, turn in list(self._away.items()):
-            if turn < self._turn and not node.pinned:
-                del self._away[node]
-                self._close(node)
+        for inode, turn in list(self._away.items()):
+            if turn < self._turn and not inode.pinned:
+                del self._away[inode]
+                self._close(inode)
         self._turn += 1
 
-    def route(self, node: Node) -> Route:
-        """Return how *node* can be opened (`reopen`). The node that it starts from must stay open.
+    def route(self, inode: Inode) -> Route:
+        """Return how *inode* can be opened (`reopen`). Where it starts from must stay open.
 
         Raises ESTALE when no name leads there.
         """
         steps = []
-        while not node.is_open:
-            here = node.device == self.device
-            steps.append(Step(here, node._handle, node.name, node.key, node.generation))
-            if node.parent is None:
+        while not inode.is_open:
+            here = inode.device == self.device
+            steps.append(Step(here, inode._handle, inode.name, inode.key, inode.generation))
+            if inode.parent is None:
                 raise OSError(errno.ESTALE, "inode cannot be reached any more")
-            node = node.parent
-        return Route(self._root_fd, node._fd, steps[::-1])
+            inode = inode.parent
+        return Route(self._root_fd, inode._fd, steps[::-1])
 
-    def start(self, node: Node) -> Node:
-        """Return the node that the route to *node* starts from."""
-        while not node.is_open and node.parent is not None:
-            node = node.parent
-        return node
+    def start(self, inode: Inode) -> Inode:
+        """Return the inode that the route to *inode* starts from."""
+        while not inode.is_open and inode.parent is not None:
+            inode = inode.parent
+        return inode
 
-    def adopt(self, node: Node, fd: int) -> None:
-        """Let *fd*, which `reopen` returned, be the descriptor of *node*."""
-        if node.is_open:  # somebody else was quicker
+    def adopt(self, inode: Inode, fd: int) -> None:
+        """Let *fd*, which `reopen` returned, be the descriptor of *inode*."""
+        if inode.is_open:  # somebody else was quicker
             os.close(fd)
             return
-        node._fd = fd
-        self._open[node] = None
-        if node.device != self.device:
-            self._away[node] = self._turn
+        inode._fd = fd
+        self._open[inode] = None
+        if inode.device != self.device:
+            self._away[inode] = self._turn
         self._shrink()
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _hang(self, node: Node, parent: Node, name: bytes) -> None:
-        """Note that *node* is *name* in *parent*. Parents are a tree, whatever is moved behind us.
+    def _hang(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        """Note that *inode* is *name* in *parent*. Parents are a tree, whatever is moved behind us.
 
         Where a directory is found below one that was known to be in it, what was known is old: that
         one has no parent until it is found again.
         """
-        if parent is node:
+        if parent is inode:
             return
-        if node.is_directory and node.parent is not parent:
-            above: Node | None = parent
-            while above is not None and above.parent is not node:
+        if inode.is_directory and inode.parent is not parent:
+            above: Inode | None = parent
+            while above is not None and above.parent is not inode:
                 above = above.parent
             if above is not None:
                 above.parent = None
-        node.parent, node.name = parent, name
+        inode.parent, inode.name = parent, name
 
     def _place(self, device: int, inode: int) -> int | Key:
         return inode if device == self.device else (device, inode)
 
-    def _drop(self, node: Node) -> None:
-        place = self._place(node.device, node.inode)
-        if self._nodes.get(place) is node:
-            del self._nodes[place]
-            if len(self._nodes) < self._most // 8:
+    def _drop(self, inode: Inode) -> None:
+        place = self._place(inode.device, inode.ino)
+        if self._inodes.get(place) is inode:
+            del self._inodes[place]
+            if len(self._inodes) < self._most // 8:
                 self._make_small()
-        self._forgotten.discard(node)
-        self._close(node)
+        self._forgotten.discard(inode)
+        self._close(inode)
 
     def _make_small(self) -> None:
-        """Give back the memory of nodes that have gone."""
+        """Give back the memory of inodes that have gone."""
         # A dict keeps the room that it once needed.
-        self._nodes = dict(self._nodes)
+        self._inodes = dict(self._inodes)
         if self._most >= _MANY:
             heap.cool()
-        self._most = len(self._nodes)
+        self._most = len(self._inodes)
 
     def _shrink(self) -> None:
         for _ in range(_TRIES):
             if len(self._open) <= self.limit:
                 break
-            node = next(iter(self._open))
-            if node.pinned or node.nameless:
-                self.used(node)  # or all of them would be looked at each time
-            elif node in self._forgotten and not node.lookups:
-                self._drop(node)
+            inode = next(iter(self._open))
+            if inode.pinned or inode.nameless:
+                self.used(inode)  # or all of them would be looked at each time
+            elif inode in self._forgotten and not inode.lookups:
+                self._drop(inode)
             else:
-                self._close(node)
+                self._close(inode)
 
-    def _close(self, node: Node) -> None:
-        if node._fd < 0:
+    def _close(self, inode: Inode) -> None:
+        if inode._fd < 0:
             return
-        fd, node._fd = node._fd, -1
-        self._open.pop(node, None)
-        self._away.pop(node, None)
+        fd, inode._fd = inode._fd, -1
+        self._open.pop(inode, None)
+        self._away.pop(inode, None)
         # Of an inode that has no name any more it may be the last, with which all is freed.
-        if self._closing or (node.filesystem.local and not _frees_much(fd)):
+        if self._closing or (inode.filesystem.local and not _frees_much(fd)):
             os.close(fd)
         else:
-            node.filesystem.closer.close(fd)
+            inode.filesystem.closer.close(fd)
 
-    def _device(self, parent: Node, device: int, mount: OnMount | None) -> int:
+    def _device(self, parent: Inode, device: int, mount: OnMount | None) -> int:
         """Return the number for what is found in *parent* on *device*: on its mount, or on *mount*.
 
         What is on the root's mount has its device's. What is on another has one that is the same as

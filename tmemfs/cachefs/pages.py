@@ -26,7 +26,7 @@ from typing import Any
 
 import trio
 
-from tmemfs.cachefs.source.executor import Backing, Change
+from tmemfs.cachefs.source.executor import Change, Executor
 from tmemfs.cachefs.stamps import IS_SET, SIZE, settled, stamp
 from tmemfs.errors import CorruptPage
 from tmemfs.tmem import Pool
@@ -88,7 +88,7 @@ class FileData:
         self,
         pool: Pool,
         object_id: int,
-        backing: Backing,
+        executor: Executor,
         *,
         checks: bool,
         by_path: bool = False,
@@ -98,7 +98,7 @@ class FileData:
         self.apart = False
         """whether those who have it open read past the pool"""
         self.named: Any = None
-        """of which node, and by which name of it, it was opened last, where that counts"""
+        """of which inode, and by which name of it, it was opened last, where that counts"""
         self.info: os.stat_result | None = None
         """the file's attributes, as they were seen last"""
         self.opens = 0
@@ -118,14 +118,14 @@ class FileData:
         """when (time.monotonic) the file's attributes were seen last"""
         self.fills: list[Fill] = []
         """reads of the backing file whose pages are not in the pool yet"""
-        self.threads = backing.limiter()
+        self.threads = executor.limiter()
         self._by_path = by_path
         older = (*before._older, before) if before is not None else ()
         self._older: list[FileData] = [data for data in older if data.opens]
         self._suspect = False
         """whether what its descriptors read may be another file, for all that we know"""
         self._checks = checks
-        self._counters = backing.counters
+        self._counters = executor.counters
         self._pool = pool
         self._stamp = 0
         self._trusted = False

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.inodes import Inode
 
 # So many files are remembered, those of the directories that were listed last.
 _FILES = 16384
@@ -30,22 +30,22 @@ _NAME = attrgetter("name")
 class _Order:
     """*files* in one order, in which *place_of* finds one, and which was opened last."""
 
-    def __init__(self, files: Sequence[Node], place_of: Callable[[Node], int]) -> None:
+    def __init__(self, files: Sequence[Inode], place_of: Callable[[Inode], int]) -> None:
         self.files = files
         self._place_of = place_of
         self._last = -1
         self._edge = 0
         self.run = 0
 
-    def opened(self, node: Node) -> None:
-        """Note that *node* was opened."""
-        place = self._place_of(node)
+    def opened(self, inode: Inode) -> None:
+        """Note that *inode* was opened."""
+        place = self._place_of(inode)
         self.run = self.run + 1 if 0 < place - self._last <= _SKIPPED + 1 else 0
         if not self.run:
             self._edge = 0
         self._last = place
 
-    def next(self) -> Sequence[Node]:
+    def next(self) -> Sequence[Inode]:
         """Return the files to read now."""
         if self.run < _IN_ORDER:
             return ()
@@ -63,37 +63,37 @@ class _Directory:
     """
 
     def __init__(self) -> None:
-        self.listed: list[Node] = []
-        self._places: dict[Node, int] = {}
-        self._by_name: list[Node] = []
+        self.listed: list[Inode] = []
+        self._places: dict[Inode, int] = {}
+        self._by_name: list[Inode] = []
         self._orders: tuple[_Order, ...] = ()
 
-    def add(self, files: Sequence[Node]) -> None:
+    def add(self, files: Sequence[Inode]) -> None:
         """Add *files*, which come next in the listing."""
-        for node in files:
-            self._places[node] = len(self.listed)
-            self.listed.append(node)
-            insort(self._by_name, node, key=_NAME)
+        for inode in files:
+            self._places[inode] = len(self.listed)
+            self.listed.append(inode)
+            insort(self._by_name, inode, key=_NAME)
         self._orders = (
             _Order(self.listed, self._places.__getitem__),
-            _Order(self._by_name, lambda node: bisect_left(self._by_name, node.name, key=_NAME)),
+            _Order(self._by_name, lambda inode: bisect_left(self._by_name, inode.name, key=_NAME)),
         )
 
-    def opened(self, node: Node) -> Sequence[Node]:
-        """Note that *node* was opened; return what is next in the order that is kept best."""
+    def opened(self, inode: Inode) -> Sequence[Inode]:
+        """Note that *inode* was opened; return what is next in the order that is kept best."""
         for order in self._orders:
-            order.opened(node)
+            order.opened(inode)
         return max(self._orders, key=lambda order: order.run).next()
 
 
-class Siblings:
+class SequentialOpens:
     """The small files of the directories that were listed last."""
 
     def __init__(self) -> None:
-        self._directories: OrderedDict[Node, _Directory] = OrderedDict()
-        self._of: dict[Node, _Directory] = {}
+        self._directories: OrderedDict[Inode, _Directory] = OrderedDict()
+        self._of: dict[Inode, _Directory] = {}
 
-    def listed(self, parent: Node, files: Sequence[Node], *, first: bool) -> None:
+    def listed(self, parent: Inode, files: Sequence[Inode], *, first: bool) -> None:
         """Note that a listing of *parent* has come to *files*; the *first* part begins it anew."""
         if first:
             self._drop(parent)
@@ -105,13 +105,13 @@ class Siblings:
             while len(self._of) > _FILES:
                 self._drop(next(iter(self._directories)))
 
-    def opened(self, node: Node) -> Sequence[Node]:
-        """Note that *node* was opened; return the files to be read ahead."""
-        directory = self._of.get(node)
-        return directory.opened(node) if directory is not None else ()
+    def opened(self, inode: Inode) -> Sequence[Inode]:
+        """Note that *inode* was opened; return the files to be read ahead."""
+        directory = self._of.get(inode)
+        return directory.opened(inode) if directory is not None else ()
 
-    def _drop(self, parent: Node) -> None:
+    def _drop(self, parent: Inode) -> None:
         directory = self._directories.pop(parent, None)
-        for node in directory.listed if directory is not None else ():
-            if self._of.get(node) is directory:
-                del self._of[node]
+        for inode in directory.listed if directory is not None else ():
+            if self._of.get(inode) is directory:
+                del self._of[inode]

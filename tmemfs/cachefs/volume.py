@@ -19,15 +19,15 @@ from typing import Any
 import trio
 
 from tmemfs import supervise
-from tmemfs.cachefs.attrcache import Recent
-from tmemfs.cachefs.fetch import Filler
+from tmemfs.cachefs.attrcache import AttrCache
+from tmemfs.cachefs.fetch import Fetcher
 from tmemfs.cachefs.handles import SMALL, OpenFile, OpenFiles
-from tmemfs.cachefs.inodes import Node, NodeTable
-from tmemfs.cachefs.names import Found, Tree
+from tmemfs.cachefs.inodes import Inode, InodeTable
+from tmemfs.cachefs.names import Found, Names
 from tmemfs.cachefs.pages import Ours
-from tmemfs.cachefs.prefetch import Siblings
+from tmemfs.cachefs.prefetch import SequentialOpens
 from tmemfs.cachefs.source.calls import inode_path
-from tmemfs.cachefs.source.executor import Asked, Backing, Stat
+from tmemfs.cachefs.source.executor import Asked, Executor, Stat
 from tmemfs.cachefs.stamps import stamp
 from tmemfs.cachefs.trace import Trace
 from tmemfs.config import CacheMode
@@ -50,7 +50,7 @@ class CacheVolume:
     In the *mode* ``open`` pages are compared with the backing file at every open, and its end is
     looked for no more often than each *believe* seconds; ``none`` compares at every read, and
     ``always`` never. Where the filesystem is not local, attributes are believed for as long, and
-    names for *believe_names*. With *writeback* the kernel writes when it likes, and knows where a
+    names for *entry_ttl*. With *writeback* the kernel writes when it likes, and knows where a
     file ends. With *noatime* access times stay. Up to *readahead* bytes are read ahead of who reads
     in order. Reads are noted in *trace*.
     """
@@ -65,25 +65,25 @@ class CacheVolume:
         open_files: int = 1 << 20,
         serves_swap: bool = True,
         mode: CacheMode = "open",
-        believe: float = 0,
-        believe_names: float = 0,
+        attr_ttl: float = 0,
+        entry_ttl: float = 0,
         writeback: bool = False,
         readahead: int = 0,
         noatime: bool = False,
         trace: Trace | None = None,
     ) -> None:
-        self.backing = Backing(serves_swap=serves_swap, noatime=noatime)
-        self.nodes = NodeTable(root_fd, descriptors, kind)
-        self.tree = Tree(
-            self.nodes,
-            self.backing,
-            Recent(believe, believe_names),
+        self.executor = Executor(serves_swap=serves_swap, noatime=noatime)
+        self.inodes = InodeTable(root_fd, descriptors, kind)
+        self.names = Names(
+            self.inodes,
+            self.executor,
+            AttrCache(attr_ttl, entry_ttl),
             seen=self._seen,
             changed=self._attributes_changed,
         )
         self.files = OpenFiles(
-            self.tree,
-            self.backing,
+            self.names,
+            self.executor,
             pool,
             checks=mode != "always",
             writeback=writeback,
@@ -92,18 +92,18 @@ class CacheVolume:
         self.release = self.files.release
         self.mode = mode
         self.writeback = writeback
-        self.filler = Filler(self.backing, self.files, pool.page_size)
-        self._siblings = Siblings()
-        self._coming: dict[Node, trio.Event] = {}
+        self.fetcher = Fetcher(self.executor, self.files, pool.page_size)
+        self._sequential = SequentialOpens()
+        self._prefetching: dict[Inode, trio.Event] = {}
         self._pool = pool
         self.readahead = readahead
         self._page_size = pool.page_size
-        self._believe = 0.0 if mode == "none" else believe
+        self._attr_ttl = 0.0 if mode == "none" else attr_ttl
         self._trace = trace
 
     def close(self) -> None:
         """Close every descriptor; the pool stays as it is."""
-        self.nodes.close()
+        self.inodes.close()
         if self._trace is not None:
             self._trace.close()
 
@@ -111,64 +111,64 @@ class CacheVolume:
         """Keep nobody from unmounting what is mounted below the source."""
         while True:
             await trio.sleep(_IDLE_S)
-            self.nodes.leave_mounts()
+            self.inodes.leave_mounts()
 
     def statistics(self) -> dict[str, int]:
         """Return the volume's counters, and how much it has open, plain numbers by name."""
         return {
-            **self.backing.counters.as_dict(),
+            **self.executor.counters.as_dict(),
             "open_files": self.files.count,
-            "known_inodes": len(self.nodes),
-            "open_descriptors": self.nodes.open_descriptors,
-            "threads_waiting": self.backing.waiting,
+            "known_inodes": len(self.inodes),
+            "open_descriptors": self.inodes.open_descriptors,
+            "threads_waiting": self.executor.waiting,
         }
 
     # -- opening -----------------------------------------------------------------------------
 
-    async def open(self, node: Node, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+    async def open(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
         """Open a file as *caller*; return it, and whether the kernel may keep its pages of it."""
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
-            for sibling in self._siblings.opened(node):
-                supervise.start(self._bring, sibling)
-            if node in self._coming:
-                await self._coming[node].wait()
-        file, keep = await self.files.open(node, flags, caller)
+            for sibling in self._sequential.opened(inode):
+                supervise.start(self._prefetch, sibling)
+            if inode in self._prefetching:
+                await self._prefetching[inode].wait()
+        file, keep = await self.files.open(inode, flags, caller)
         if flags & os.O_TRUNC:
             try:
                 await self.truncate(file, 0, caller)
-                node.told = 0
+                inode.kernel_size = 0
             except BaseException:
                 await self.release(file)
                 raise
         return file, keep
 
-    def listed(self, parent: Node, found: Iterable[Found], *, first: bool) -> None:
+    def listed(self, parent: Inode, found: Iterable[Found], *, first: bool) -> None:
         """Take note of what a listing of *parent* says; its *first* part begins it anew."""
         if parent.filesystem.local or not self.readahead:
             return
         small = [
-            node
-            for node, info, _ in found
+            inode
+            for inode, info, _ in found
             if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= SMALL
         ]
-        self._siblings.listed(parent, small, first=first)
+        self._sequential.listed(parent, small, first=first)
 
-    async def _bring(self, node: Node) -> None:
+    async def _prefetch(self, inode: Inode) -> None:
         """Have a small file in the pool before it is asked for: an open is all that it takes."""
-        if node in self._coming or node not in self.nodes:
+        if inode in self._prefetching or inode not in self.inodes:
             return
-        if node.data is not None or self._pool.stamp(node.object_id):
+        if inode.data is not None or self._pool.stamp(inode.object_id):
             return
-        self._coming[node] = trio.Event()
-        node.pin()
+        self._prefetching[inode] = trio.Event()
+        inode.pin()
         try:
-            file, _ = await self.files.open(node, os.O_RDONLY, ourselves())
-            self.backing.counters.readahead_reads += 1
-            self.backing.counters.readahead_pages += -(-file.data.size // self._page_size)
+            file, _ = await self.files.open(inode, os.O_RDONLY, ourselves())
+            self.executor.counters.readahead_reads += 1
+            self.executor.counters.readahead_pages += -(-file.data.size // self._page_size)
             await self.release(file)
         finally:
-            node.unpin()
-            self._coming.pop(node).set()
+            inode.unpin()
+            self._prefetching.pop(inode).set()
 
     # -- bytes -------------------------------------------------------------------------------
 
@@ -183,9 +183,9 @@ class CacheVolume:
         data = file.data
         # The file may have grown behind our back: a log that somebody follows.
         if (offset + size > data.size or self.mode == "none") and self._may_have_changed(file):
-            if not file.node.filesystem.local:
+            if not file.inode.filesystem.local:
                 return self._look_and_read(file, offset, size)
-            data.notice(os.fstat(file.looker))
+            data.notice(os.fstat(file.backing_fd))
         return self._read(file, offset, size)
 
     def _read(
@@ -205,14 +205,14 @@ class CacheVolume:
             self._trace.note(data.object_id, first, last - first)
         if last - first == 1:
             page = data.get_page(first)
-            if self.filler.readahead:
-                self.filler.look_ahead(file, first, last)
+            if self.fetcher.readahead:
+                self.fetcher.read_ahead(file, first, last)
             if page is not None:
                 return page[start : start + end - offset]
             return self._read_rest(file, first, bytearray(page_size), {0}, offset, end)
         run, missing = data.get_run(first, last - first)
-        if self.filler.readahead:
-            self.filler.look_ahead(file, first, last)
+        if self.fetcher.readahead:
+            self.fetcher.read_ahead(file, first, last)
         if missing:
             return self._read_rest(file, first, run, set(missing), offset, end)
         return memoryview(run)[start : start + end - offset]
@@ -220,17 +220,17 @@ class CacheVolume:
     async def _read_apart(self, file: OpenFile, offset: int, size: int) -> bytes:
         """Read past the pool what *file* was opened on, which may have no name any more."""
         fd, data = await self.files.reader(file), file.data
-        found = (await self.backing.read_past(data.threads, fd, offset, size)).data
+        found = (await self.executor.read_past(data.threads, fd, offset, size)).data
         if len(found) < min(size, data.size - offset):
             # It cannot be read to its end any more, and the kernel might take the rest for zeros.
-            raise OSError(errno.ESTALE, "another file has taken the name", file.node.name)
+            raise OSError(errno.ESTALE, "another file has taken the name", file.inode.name)
         return found
 
     async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
         generation = file.data.generation
-        asked = self.backing.asking()
-        info = await self.backing.call(file.node.filesystem, os.fstat, file.looker)
-        self.tree.recent.update(file.node, info, asked)
+        asked = self.executor.asking()
+        info = await self.executor.call(file.inode.filesystem, os.fstat, file.backing_fd)
+        self.names.attrcache.update(file.inode, info, asked)
         if file.data.generation == generation:
             file.data.notice(info)
         found = self._read(file, offset, size)
@@ -239,7 +239,7 @@ class CacheVolume:
     async def _read_rest(
         self, file: OpenFile, first: int, run: bytearray, missing: set[int], offset: int, end: int
     ) -> memoryview:
-        seen = await self.filler.fill(file, first, run, missing)
+        seen = await self.fetcher.fill(file, first, run, missing)
         if file.data.apart and seen < end:
             return memoryview(await self._read_apart(file, offset, end - offset))
         # Somebody may have cut the file meanwhile, and extended it again.
@@ -254,15 +254,15 @@ class CacheVolume:
         count = (offset + len(buf) - 1) // page_size + 1 - first
         # The kernel turns O_APPEND into an offset, the end of the file as far as it knows; behind
         # the mount the file may have grown. Elsewhere than there, it writes back a mapping.
-        at_end = file.flags & os.O_APPEND and offset == file.node.told
+        at_end = file.flags & os.O_APPEND and offset == file.inode.kernel_size
         flags = os.RWF_APPEND if at_end and not self.writeback else 0
         self._look_before(file)
         before, after = data.edges(offset, offset + len(buf))
         with self._changing(file, first, count) as ours:
             size = max(data.size, offset + len(buf))
-            ours.made = await self.backing.write(data.threads, caller, file.fd, buf, offset, flags)
+            ours.made = await self.executor.write(data.threads, caller, file.fd, buf, offset, flags)
         written = ours.made.written
-        file.node.told = max(file.node.told, offset + written)
+        file.inode.kernel_size = max(file.inode.kernel_size, offset + written)
         if ours.alone and data.size == size:
             # Nothing else has run since the write, so that these are the newest bytes.
             whole = written == len(buf)
@@ -277,7 +277,7 @@ class CacheVolume:
         self._look_before(file)
         first = min(size, file.data.size) // self._page_size
         with self._changing(file, first, INDEX_LIMIT - first) as ours:
-            ours.made = await self.backing.change(
+            ours.made = await self.executor.change(
                 file.data.threads, caller, os.ftruncate, file.fd, size
             )
 
@@ -295,11 +295,11 @@ class CacheVolume:
         count = (end - 1) // self._page_size + 1 - first
         self._look_before(file)
         with self._changing(file, first, count) as ours:
-            ours.made = await self.backing.change(
+            ours.made = await self.executor.change(
                 file.data.threads, caller, fallocate, file.fd, mode, offset, length
             )
         if not mode & FALLOC_KEEP_SIZE:
-            file.node.told = max(file.node.told, end)
+            file.inode.kernel_size = max(file.inode.kernel_size, end)
 
     async def lseek(self, file: OpenFile, offset: int, whence: int) -> int:
         """Return where data, or a hole, begins from *offset* on: ``SEEK_DATA``, ``SEEK_HOLE``.
@@ -310,59 +310,59 @@ class CacheVolume:
         if file.data.writers:
             return seek_in_data(file.data.size, offset, whence)
         fd = await self.files.reader(file)
-        return await self.backing.call(file.node.filesystem, os.lseek, fd, offset, whence)
+        return await self.executor.call(file.inode.filesystem, os.lseek, fd, offset, whence)
 
     async def fsync(self, file: OpenFile, datasync: bool) -> None:
         """Let what was written reach the backing file's disk."""
         sync = os.fdatasync if datasync else os.fsync
         fd = file.fd if file.fd >= 0 else await self.files.reader(file)
         with self._sending(file):
-            await self.backing.wait(file.data.threads, sync, fd)
+            await self.executor.wait(file.data.threads, sync, fd)
 
-    async def sync_directory(self, node: Node) -> None:
+    async def sync_directory(self, inode: Inode) -> None:
         """Let a directory's names reach the backing disk."""
-        async with self.tree.reach(node) as fd:
-            await self.backing.wait(self.backing.limiter(), _sync_directory, inode_path(fd))
+        async with self.names.reach(inode) as fd:
+            await self.executor.wait(self.executor.limiter(), _sync_directory, inode_path(fd))
 
     async def flush(self, file: OpenFile) -> None:
         """One of the file's descriptors was closed: the last chance to report a late error."""
-        if file.wrote and not file.node.filesystem.local:
+        if file.wrote and not file.inode.filesystem.local:
             # A network filesystem tells of failed writes when a descriptor is closed.
             with self._sending(file):
-                await self.backing.wait(file.data.threads, lambda: os.close(os.dup(file.fd)))
+                await self.executor.wait(file.data.threads, lambda: os.close(os.dup(file.fd)))
 
     # -- in use ------------------------------------------------------------------------------
 
-    def drop(self, node: Node) -> int:
+    def drop(self, inode: Inode) -> int:
         """Forget the pages of a file, open or not; return how many there were."""
-        self.tree.recent.clear()
+        self.names.attrcache.clear()
         # Nothing is lost, and none of it was wrong: who reads on reads from the backing file.
-        if node.data is not None:
-            node.data.generation += 1  # nor does anything come that is on its way
-        return self._pool.flush_object(node.object_id)
+        if inode.data is not None:
+            inode.data.generation += 1  # nor does anything come that is on its way
+        return self._pool.flush_object(inode.object_id)
 
     def drop_all(self) -> Iterator[int]:
         """Forget the pages of all files, one after the other; yield how many each had."""
-        self.tree.recent.clear()
+        self.names.attrcache.clear()
         for object_id in [owner.id for owner in self._pool.objects]:
             yield self._pool.flush_object(object_id)
 
     @property
     def readahead(self) -> int:
         """The most bytes that are read ahead of who reads in order; 0 for nothing."""
-        return self.filler.readahead
+        return self.fetcher.readahead
 
     @readahead.setter
     def readahead(self, size: int) -> None:
         # More would push out what it has just brought where the budget is small.
-        self.filler.readahead = min(size, 4 * self._pool.arena.segment_size)
+        self.fetcher.readahead = min(size, 4 * self._pool.arena.segment_size)
 
     # -- inside ------------------------------------------------------------------------------
 
     def _look_before(self, file: OpenFile) -> None:
         """Before a change of ours: somebody else's must not hide behind it."""
         # Over a network the thread that makes the change looks.
-        if file.node.filesystem.local:
+        if file.inode.filesystem.local:
             file.data.notice(os.fstat(file.fd))
 
     @contextlib.contextmanager
@@ -370,11 +370,11 @@ class CacheVolume:
         """Around a change of ours to *count* pages of a file (see `FileData.change`)."""
         file.wrote = True
         try:
-            fd = file.fd if file.node.filesystem.local else -1
+            fd = file.fd if file.inode.filesystem.local else -1
             with file.data.change(first, count, fd) as ours:
                 yield ours
         finally:
-            self.backing.note_change(file.node)
+            self.executor.note_change(file.inode)
 
     @contextlib.contextmanager
     def _sending(self, file: OpenFile) -> Iterator[None]:
@@ -383,51 +383,51 @@ class CacheVolume:
             yield
         finally:
             if file.wrote:
-                self.backing.note_change(file.node)
+                self.executor.note_change(file.inode)
 
-    def _seen(self, node: Node, info: Stat, asked: Asked) -> None:
-        """Take note of attributes of a node or a file, and when they were *asked* for.
+    def _seen(self, inode: Inode, info: Stat, asked: Asked) -> None:
+        """Take note of attributes of an inode or a file, and when they were *asked* for.
 
         The kernel is going to be told of them.
         """
-        if node.changed > asked.changes:
+        if inode.changed > asked.changes:
             return  # they may be from before
-        node.told = info.st_size
-        if node.data is not None:
-            node.data.notice(info)
+        inode.kernel_size = info.st_size
+        if inode.data is not None:
+            inode.data.notice(info)
 
     def _may_have_changed(self, file: OpenFile) -> bool:
         """Whether what is known of a file is older than it may be."""
         if self.mode == "always":
             return False
-        old = time.monotonic() - file.data.looked >= self._believe
-        return old or file.node.filesystem.local
+        old = time.monotonic() - file.data.looked >= self._attr_ttl
+        return old or file.inode.filesystem.local
 
-    def _attributes_changed(self, node: Node, before: Stat | None, after: Stat | None) -> None:
+    def _attributes_changed(self, inode: Inode, before: Stat | None, after: Stat | None) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""
         if before is None or after is None:
-            self._may_be_another(node, gone=after is None)
+            self._may_be_another(inode, gone=after is None)
             return
         # Unless it is the modification time: behind that, somebody else's change may hide.
         ours = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
-        if node.data is not None:
-            node.data.unlinked = not after.st_nlink
+        if inode.data is not None:
+            inode.data.unlinked = not after.st_nlink
             if ours:
-                node.data.restamp(before, after)
+                inode.data.restamp(before, after)
             else:
-                node.data.retimed(before, after)
+                inode.data.retimed(before, after)
         elif not after.st_nlink:
-            self._pool.flush_object(node.object_id)
-        elif ours and self._pool.stamp(node.object_id) == stamp(before):
-            self._pool.set_stamp(node.object_id, stamp(after))
+            self._pool.flush_object(inode.object_id)
+        elif ours and self._pool.stamp(inode.object_id) == stamp(before):
+            self._pool.set_stamp(inode.object_id, stamp(after))
 
-    def _may_be_another(self, node: Node, *, gone: bool) -> None:
+    def _may_be_another(self, inode: Inode, *, gone: bool) -> None:
         """A file could not be looked at beside a change of ours: who knows what it has by now."""
-        if node.data is not None:
-            node.data.unlinked = gone
-            node.data.doubt(None)
+        if inode.data is not None:
+            inode.data.unlinked = gone
+            inode.data.doubt(None)
         else:
-            self._pool.flush_object(node.object_id)
+            self._pool.flush_object(inode.object_id)
 
 
 def seek_in_data(size: int, offset: int, whence: int) -> int:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pyfuse3
 
-from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.inodes import Inode
 from tmemfs.cachefs.names import Found
 from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.fuse import control
 from tmemfs.fuse.control import Control, Entry
-from tmemfs.fuse.inodes import NO_INODE, InodeTable
+from tmemfs.fuse.inodes import NO_INODE, InodeNumbers
 
 _DOTS = (b".", b"..")
 # Names that are looked at in one go, in less than a slice.
@@ -39,14 +39,14 @@ class Directory:
 class Lister:
     """Lists the directories of *volume*, and those of the machine room.
 
-    *found* and *own* make of a node, or of an entry of the machine room, what the kernel is told.
+    *found* and *own* make of an inode, or of an entry of the machine room, what the kernel is told.
     """
 
     def __init__(
         self,
         volume: CacheVolume,
         machine_room: Control,
-        inodes: InodeTable,
+        inodes: InodeNumbers,
         found: Callable[[Found], pyfuse3.EntryAttributes],
         own: Callable[[Entry], pyfuse3.EntryAttributes],
     ) -> None:
@@ -62,9 +62,9 @@ class Lister:
         if number in self._control:
             self._list_own(directory, start, token)
             return
-        parent = self._inodes.node(number)
+        parent = self._inodes.inode(number)
         if start == 0:
-            names = await self._volume.tree.listdir(parent)
+            names = await self._volume.names.listdir(parent)
             if number == pyfuse3.ROOT_INODE:
                 names = names.replace(b"\0%b\0" % control.NAME, b"\0", 1)
             directory.names = names
@@ -77,17 +77,17 @@ class Lister:
     async def _list(
         self,
         directory: Directory,
-        parent: Node,
+        parent: Inode,
         start: int,
         token: pyfuse3.ReaddirToken,
         told: list[Found],
     ) -> None:
         """Reply with names of *directory*, that of *parent*; add to *told* what they are."""
         offset = start
-        slices = self._volume.backing.turns.begin()
-        tree = self._volume.tree
+        slices = self._volume.executor.turns.begin()
+        tree = self._volume.names
         while part := directory.part(offset, _AT_ONCE):
-            asked = self._volume.backing.asking()
+            asked = self._volume.executor.asking()
             try:
                 looks = iter(await tree.look_many(parent, [n for n, _ in part if n not in _DOTS]))
             except OSError:
@@ -107,9 +107,9 @@ class Lister:
                 found = tree.learn(parent, name, look, asked)
                 entry = self._found(found)
                 if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
-                    self._inodes.abandon(found.node)  # no room for it; it will be asked for again
+                    self._inodes.abandon(found.inode)  # no room for it; it will be asked for again
                     return
-                self._inodes.remember(found.node)
+                self._inodes.remember(found.inode)
                 told.append(found)
 
     def _list_own(self, directory: Directory, start: int, token: pyfuse3.ReaddirToken) -> None:
@@ -122,12 +122,12 @@ class Lister:
             if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
                 return
 
-    def _dot(self, parent: Node, name: bytes) -> pyfuse3.EntryAttributes:
+    def _dot(self, parent: Inode, name: bytes) -> pyfuse3.EntryAttributes:
         """``.`` or ``..`` in *parent*, of which the kernel wants to know the number alone."""
-        node = parent if name == b"." else parent.parent or parent
+        inode = parent if name == b"." else parent.parent or parent
         entry = pyfuse3.EntryAttributes()
-        root = node is self._volume.nodes.root
-        entry.st_ino = pyfuse3.InodeT(node.inode if root else self._inodes.number(node))
+        root = inode is self._volume.inodes.root
+        entry.st_ino = pyfuse3.InodeT(inode.ino if root else self._inodes.number(inode))
         entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
         return entry
 

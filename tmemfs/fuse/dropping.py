@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import pyfuse3
 import trio
 
-from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.inodes import Inode
 from tmemfs.cachefs.volume import CacheVolume
-from tmemfs.fuse.inodes import InodeTable
+from tmemfs.fuse.inodes import InodeNumbers
 
 # Files of which the kernel is told in one go.
 _SLICE = 256
@@ -23,14 +23,14 @@ class Dropper:
     has yet to write is written first.
     """
 
-    def __init__(self, inodes: InodeTable, volume: CacheVolume) -> None:
+    def __init__(self, inodes: InodeNumbers, volume: CacheVolume) -> None:
         self._inodes = inodes
         self._volume = volume
 
     async def drop(self, numbers: Iterable[int]) -> None:
         """Forget the files that the kernel calls by *numbers*; it does not matter if none is."""
         known = [(number, self._find(number)) for number in numbers]
-        files = [(number, node) for number, node in known if node is not None]
+        files = [(number, inode) for number, inode in known if inode is not None]
         for start in range(0, len(files), _SLICE):
             part = files[start : start + _SLICE]
             # The kernel first, whose dirty pages come to us now and would be in the pool again.
@@ -38,8 +38,8 @@ class Dropper:
             await trio.to_thread.run_sync(
                 _tell_kernel, [number for number, _ in part], abandon_on_cancel=True
             )
-            for _, node in part:
-                self._volume.drop(node)
+            for _, inode in part:
+                self._volume.drop(inode)
                 await trio.lowlevel.checkpoint()
 
     async def drop_all(self) -> None:
@@ -48,9 +48,9 @@ class Dropper:
         for _ in self._volume.drop_all():
             await trio.lowlevel.checkpoint()
 
-    def _find(self, number: int) -> Node | None:
+    def _find(self, number: int) -> Inode | None:
         try:
-            return self._inodes.node(number)
+            return self._inodes.inode(number)
         except OSError:
             return None
 

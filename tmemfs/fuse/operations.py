@@ -17,7 +17,7 @@ from typing import Any
 import pyfuse3
 
 from tmemfs.cachefs.handles import OpenFile
-from tmemfs.cachefs.inodes import Node
+from tmemfs.cachefs.inodes import Inode
 from tmemfs.cachefs.names import Found
 from tmemfs.cachefs.volume import seek_in_data
 from tmemfs.fuse import control, session
@@ -27,7 +27,7 @@ from tmemfs.fuse.controlfiles import OpenControl
 from tmemfs.fuse.directory import Directory, Lister
 from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.failsafe import handler
-from tmemfs.fuse.inodes import NO_INODE, InodeTable
+from tmemfs.fuse.inodes import NO_INODE, InodeNumbers
 from tmemfs.fuse.lastknown import LastKnown
 from tmemfs.fuse.shortage import Shortage
 from tmemfs.linux.credentials import Caller, caller, ourselves
@@ -68,11 +68,11 @@ class Operations(pyfuse3.Operations):
         self.enable_writeback_cache = volume.writeback
         # Each read comes to us then, and nothing that has changed is read from the kernel's cache.
         self._direct = volume.mode == "none"
-        self._tree = volume.tree
-        self._turns = volume.backing.turns
+        self._names = volume.names
+        self._turns = volume.executor.turns
         self._control = machine_room
         self._timeouts = timeouts
-        self._inodes = InodeTable(volume.nodes)
+        self._inodes = InodeNumbers(volume.inodes)
         self._lister = Lister(
             volume, machine_room, self._inodes, lambda found: self._found(*found), self._entry
         )
@@ -82,12 +82,12 @@ class Operations(pyfuse3.Operations):
         self._directories: dict[int, Directory] = {}
         self._next_handle = 1
         self._unseen = 0
-        self._root_stat = LastKnown(lambda: self._tree.fstat(volume.nodes.root))
-        self._root_statfs = LastKnown(lambda: self._tree.statfs(volume.nodes.root))
+        self._root_stat = LastKnown(lambda: self._names.fstat(volume.inodes.root))
+        self._root_statfs = LastKnown(lambda: self._names.statfs(volume.inodes.root))
 
     def stale(self) -> None:
         """See `HasFailsafe.stale`: what leads to an inode that has gone, leads there no more."""
-        self._tree.recent.clear()
+        self._names.attrcache.clear()
 
     # -- names -------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Operations(pyfuse3.Operations):
             return self._entry(self._control.lookup(parent, name))
         if parent == pyfuse3.ROOT_INODE and name == control.NAME:
             return self._entry(self._control.directory)
-        return self._remember(*await self._tree.lookup(self._inodes.node(parent), name))
+        return self._remember(*await self._names.lookup(self._inodes.inode(parent), name))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         slices = self._turns.begin()
@@ -114,131 +114,131 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
-        node = self._parent(parent, name, new=True)
-        found = await self._tree.mkdir(node, name, mode, _caller(ctx))
+        inode = self._parent(parent, name, new=True)
+        found = await self._names.mkdir(inode, name, mode, _caller(ctx))
         return self._made(found, stat.S_IFDIR | mode)
 
     @handler
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
-        node = self._parent(parent, name, new=True)
-        found = await self._tree.mknod(node, name, mode, rdev, _caller(ctx))
+        inode = self._parent(parent, name, new=True)
+        found = await self._names.mknod(inode, name, mode, rdev, _caller(ctx))
         return self._made(found, mode)
 
     @handler
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> Any:
-        node = self._parent(parent, name, new=True)
-        found = await self._tree.symlink(node, name, target, _caller(ctx))
+        inode = self._parent(parent, name, new=True)
+        found = await self._names.symlink(inode, name, target, _caller(ctx))
         return self._made(found, stat.S_IFLNK | 0o777)
 
     @handler
-    async def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
-        parent, node = self._parent(new_parent, new_name, new=True), self._node(inode)
-        return self._remember(*await self._tree.link(node, parent, new_name, _caller(ctx)))
+    async def link(self, number: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
+        parent, inode = self._parent(new_parent, new_name, new=True), self._inode(number)
+        return self._remember(*await self._names.link(inode, parent, new_name, _caller(ctx)))
 
     @handler
     async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
-        await self._tree.unlink(self._parent(parent, name), name, _caller(ctx))
+        await self._names.unlink(self._parent(parent, name), name, _caller(ctx))
 
     @handler
     async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
-        await self._tree.rmdir(self._parent(parent, name), name, _caller(ctx))
+        await self._names.rmdir(self._parent(parent, name), name, _caller(ctx))
 
     @handler
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, ctx: Any
     ) -> None:
         old, new = self._parent(parent, name), self._parent(new_parent, new_name)
-        await self._tree.rename(old, name, new, new_name, flags, _caller(ctx))
+        await self._names.rename(old, name, new, new_name, flags, _caller(ctx))
 
     @handler
-    async def readlink(self, inode: int, ctx: Any) -> bytes:
-        return await self._tree.readlink(self._node(inode))
+    async def readlink(self, number: int, ctx: Any) -> bytes:
+        return await self._names.readlink(self._inode(number))
 
     # -- attributes --------------------------------------------------------------------------
 
     @handler
-    async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
-        if inode in self._control:
-            return self._entry(self._control.entry(inode))
-        if inode == pyfuse3.ROOT_INODE:
-            return self._found(self._volume.nodes.root, await self._root_stat.ask())
-        return self._found(*await self._tree.getattr(self._inodes.node(inode)))
+    async def getattr(self, number: int, ctx: Any) -> pyfuse3.EntryAttributes:
+        if number in self._control:
+            return self._entry(self._control.entry(number))
+        if number == pyfuse3.ROOT_INODE:
+            return self._found(self._volume.inodes.root, await self._root_stat.ask())
+        return self._found(*await self._names.getattr(self._inodes.inode(number)))
 
     @handler
     async def setattr(
-        self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any
+        self, number: int, attr: Any, fields: Any, fh: int | None, ctx: Any
     ) -> pyfuse3.EntryAttributes:
-        if inode in self._control:
+        if number in self._control:
             # Shells truncate what they redirect to; a knob has nothing that could be cut off.
-            entry = self._control.entry(inode)
+            entry = self._control.entry(number)
             if fields.update_size and attr.st_size == entry.size:
                 return self._entry(entry)
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        node = self._inodes.node(inode)
+        inode = self._inodes.inode(number)
         who = _caller(ctx)
         asked = session.asked()
         flushed = asked is not None and not asked.flags & ~_FLUSHED_TIMES
         if self._volume.writeback and flushed and fields.update_mtime:
             # The kernel's own, which kept the time of a write: whoever that was need not own it.
             who = ourselves()
-        known = await self._change(node, attr, fields, fh, who)
+        known = await self._change(inode, attr, fields, fh, who)
         try:
-            return self._found(node, await self._tree.fstat(node))
+            return self._found(inode, await self._names.fstat(inode))
         except OSError:
             if known is None:
                 raise
             # It was changed all the same. The kernel asks again when somebody wants to know.
-            return self._found(node, known, _FOR_EVER)
+            return self._found(inode, known, _FOR_EVER)
 
     async def _change(
-        self, node: Node, attr: Any, fields: Any, fh: int | None, who: Caller
+        self, inode: Inode, attr: Any, fields: Any, fh: int | None, who: Caller
     ) -> os.stat_result | None:
-        """Change the attributes of *node* that *fields* name; return those that were seen then."""
+        """Change the attributes of *inode* that *fields* name; return those that were seen then."""
         known = None
         if fields.update_size:
-            await self._truncate(node, fh, attr.st_size, who)
+            await self._truncate(inode, fh, attr.st_size, who)
         times = fields.update_atime or fields.update_mtime
         if fields.update_uid or fields.update_gid:
             uid = attr.st_uid if fields.update_uid else -1
             gid = attr.st_gid if fields.update_gid else -1
-            known = await self._tree.chown(node, uid, gid, who)
+            known = await self._names.chown(inode, uid, gid, who)
         elif not (fields.update_size or fields.update_mode or times):
             # Nothing is to change, which chown(2) may be told: it moves the change time. Or set-ID
             # bits are to go before a write of somebody's, who has it open and need not own it: the
             # write itself clears them.
             try:
-                known = await self._tree.chown(node, -1, -1, who)
+                known = await self._names.chown(inode, -1, -1, who)
             except PermissionError:
-                if node.data is None:
+                if inode.data is None:
                     raise
         # After the owner, because a change of owner clears the set-ID bits.
         if fields.update_mode:
-            known = await self._tree.chmod(node, attr.st_mode, who)
+            known = await self._names.chmod(inode, attr.st_mode, who)
         if times:
             try:
-                known = await self._tree.utimens(node, _times(attr, fields), who)
+                known = await self._names.utimens(inode, _times(attr, fields), who)
             except PermissionError:
                 if self._volume.writeback and fields.update_size:
                     return known  # the truncation has moved them
                 present = _present(attr, fields, writeback=self._volume.writeback)
                 if present is None:
                     raise
-                known = await self._tree.utimens(node, present, who)
+                known = await self._names.utimens(inode, present, who)
         return known
 
     @handler
-    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
-        await self._tree.setxattr(self._node(inode), name, value, _changer(name, ctx))
+    async def setxattr(self, number: int, name: bytes, value: bytes, ctx: Any) -> None:
+        await self._names.setxattr(self._inode(number), name, value, _changer(name, ctx))
 
     @handler
-    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
-        if inode in self._control:
+    async def getxattr(self, number: int, name: bytes, ctx: Any) -> bytes:
+        if number in self._control:
             raise pyfuse3.FUSEError(errno.ENODATA)
-        node = self._inodes.node(inode)
-        if name == _CAPABILITY and "nosuid" in node.filesystem.forbids:
+        inode = self._inodes.inode(number)
+        if name == _CAPABILITY and "nosuid" in inode.filesystem.forbids:
             raise pyfuse3.FUSEError(errno.ENODATA)
         try:
-            return await self._tree.getxattr(node, name)
+            return await self._names.getxattr(inode, name)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP and name.startswith(_ACL):
                 # The kernel, which asks before it lets anybody but the owner in, takes "no lists
@@ -247,53 +247,53 @@ class Operations(pyfuse3.Operations):
             raise
 
     @handler
-    async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
-        if inode in self._control:
+    async def listxattr(self, number: int, ctx: Any) -> Sequence[bytes]:
+        if number in self._control:
             return []
-        names = await self._tree.listxattr(self._inodes.node(inode))
+        names = await self._names.listxattr(self._inodes.inode(number))
         if any(map(_is_trusted, names)) and not _caller(ctx).administers:
             # The daemon is shown them, and the kernel leaves it to the filesystem to hide them.
             names = [name for name in names if not _is_trusted(name)]
         return names
 
     @handler
-    async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
-        await self._tree.removexattr(self._node(inode), name, _changer(name, ctx))
+    async def removexattr(self, number: int, name: bytes, ctx: Any) -> None:
+        await self._names.removexattr(self._inode(number), name, _changer(name, ctx))
 
     @handler
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
         asked = session.asked()
         if asked is not None and asked.nodeid not in self._control:
-            node = self._inodes.node(asked.nodeid)
-            if node.device != self._volume.nodes.device:
-                return statvfs(await self._tree.statfs(node))
+            inode = self._inodes.inode(asked.nodeid)
+            if inode.device != self._volume.inodes.device:
+                return statvfs(await self._names.statfs(inode))
         return statvfs(await self._root_statfs.ask())
 
     # -- files -------------------------------------------------------------------------------
 
     @handler
-    async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
+    async def open(self, number: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         handle = self._handle()
-        if inode in self._control:
+        if number in self._control:
             # Figures have no size that the kernel could know, and pages of a swap volume must
             # not be in its cache a second time.
             answer = pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
             # The last: a swap volume that is open for nobody could never be opened again.
-            self._controls[handle] = await self._control.open(inode, flags)
+            self._controls[handle] = await self._control.open(number, flags)
             return answer
-        file, keep = await self._volume.open(self._inodes.node(inode), flags, _caller(ctx))
+        file, keep = await self._volume.open(self._inodes.inode(number), flags, _caller(ctx))
         self._files[handle] = file
-        if file.node.told != file.data.size and not self._volume.writeback:
+        if file.inode.kernel_size != file.data.size and not self._volume.writeback:
             # Else the kernel would end the file where it was, for as long as it may believe that.
             with contextlib.suppress(OSError):
-                pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(number), attr_only=True)
         return self._opened(handle, keep_cache=keep, direct=file.direct)
 
     @handler
     async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
-        node = self._parent(parent, name, new=True)
+        inode = self._parent(parent, name, new=True)
         who = _caller(ctx)
-        return self._created(*await self._volume.files.create(node, name, mode, flags, who))
+        return self._created(*await self._volume.files.create(inode, name, mode, flags, who))
 
     @handler
     def read(self, fh: int, off: int, size: int) -> Any:
@@ -332,8 +332,8 @@ class Operations(pyfuse3.Operations):
         if asked is None:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         who = caller(asked.uid, asked.gid, asked.pid, umask)
-        node = self._node(parent)
-        return self._created(*await self._volume.files.create_unnamed(node, mode, flags, who))
+        inode = self._inode(parent)
+        return self._created(*await self._volume.files.create_unnamed(inode, mode, flags, who))
 
     @handler
     async def flush(self, fh: int) -> None:
@@ -356,9 +356,9 @@ class Operations(pyfuse3.Operations):
     # -- directories -------------------------------------------------------------------------
 
     @handler
-    async def opendir(self, inode: int, ctx: Any) -> int:
+    async def opendir(self, number: int, ctx: Any) -> int:
         handle = self._handle()
-        self._directories[handle] = Directory(inode)
+        self._directories[handle] = Directory(number)
         return handle
 
     @handler
@@ -373,7 +373,7 @@ class Operations(pyfuse3.Operations):
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         number = self._directories[fh].number
         if number not in self._control:
-            await self._volume.sync_directory(self._inodes.node(number))
+            await self._volume.sync_directory(self._inodes.inode(number))
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -386,7 +386,7 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         handle = self._handle()
         self._files[handle] = file
-        entry = self._remember(file.node, info)
+        entry = self._remember(file.inode, info)
         return self._opened(handle, keep_cache=False), entry
 
     def _opened(self, handle: int, *, keep_cache: bool, direct: bool = False) -> pyfuse3.FileInfo:
@@ -394,30 +394,32 @@ class Operations(pyfuse3.Operations):
             fh=pyfuse3.FileHandleT(handle), direct_io=self._direct or direct, keep_cache=keep_cache
         )
 
-    def _node(self, number: int) -> Node:
-        """The node of an inode that is to be changed; the machine room cannot be."""
+    def _inode(self, number: int) -> Inode:
+        """The inode of an inode that is to be changed; the machine room cannot be."""
         if number in self._control:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        return self._inodes.node(number)
+        return self._inodes.inode(number)
 
-    def _parent(self, number: int, name: bytes, *, new: bool = False) -> Node:
+    def _parent(self, number: int, name: bytes, *, new: bool = False) -> Inode:
         if number == pyfuse3.ROOT_INODE and name == control.NAME:
             code = errno.EEXIST if new else errno.EBUSY
             raise OSError(code, os.strerror(code))
-        return self._node(number)
+        return self._inode(number)
 
     def _remember(
-        self, node: Node, info: os.stat_result, age: float = 0.0
+        self, inode: Inode, info: os.stat_result, age: float = 0.0
     ) -> pyfuse3.EntryAttributes:
-        self._inodes.remember(node)
-        return self._found(node, info, age)
+        self._inodes.remember(inode)
+        return self._found(inode, info, age)
 
-    def _found(self, node: Node, info: os.stat_result, age: float = 0.0) -> pyfuse3.EntryAttributes:
-        root = self._volume.nodes.root
-        number = info.st_ino if node is root else self._inodes.number(node)
-        entry = attributes(info, number, node.generation, self._timeouts.after(age))
-        if node.device != root.device:
-            forbid(entry, node.filesystem.forbids)
+    def _found(
+        self, inode: Inode, info: os.stat_result, age: float = 0.0
+    ) -> pyfuse3.EntryAttributes:
+        root = self._volume.inodes.root
+        number = info.st_ino if inode is root else self._inodes.number(inode)
+        entry = attributes(info, number, inode.generation, self._timeouts.after(age))
+        if inode.device != root.device:
+            forbid(entry, inode.filesystem.forbids)
         return entry
 
     def _entry(self, entry: Entry) -> pyfuse3.EntryAttributes:
@@ -441,11 +443,11 @@ class Operations(pyfuse3.Operations):
         entry.entry_timeout = entry.attr_timeout = 0
         return entry
 
-    async def _truncate(self, node: Node, fh: int | None, size: int, who: Caller) -> None:
+    async def _truncate(self, inode: Inode, fh: int | None, size: int, who: Caller) -> None:
         if fh is not None:
             await self._volume.truncate(self._files[fh], size, who)
             return
-        file, _ = await self._volume.open(node, os.O_WRONLY, who)
+        file, _ = await self._volume.open(inode, os.O_WRONLY, who)
         try:
             await self._volume.truncate(file, size, who)
         finally:

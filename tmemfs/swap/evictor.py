@@ -15,7 +15,7 @@ from tmemfs.tmem.writeback import Batch
 _PAUSES_S = (0.05, 0.2, 1.0)
 
 
-class Spiller:
+class Evictor:
     """Takes the pages that *writeback* names to the file of their pool; one for all of a mount."""
 
     def __init__(self, writeback: Writeback, files: Mapping[PersistentPool, OverflowFile]) -> None:

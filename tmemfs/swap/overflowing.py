@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 from tmemfs.supervise import failsafe
-from tmemfs.swap.evictor import Spiller
+from tmemfs.swap.evictor import Evictor
 from tmemfs.swap.overflowfile import OverflowFile, checksum
 from tmemfs.swap.runs import runs
 from tmemfs.swap.volume import OBJECT, SwapVolume
@@ -24,15 +24,15 @@ from tmemfs.tmem import PersistentPool
 _PIECE = 128 << 10
 
 
-class PatientSwapVolume(SwapVolume):
+class WaitingSwapVolume(SwapVolume):
     """A swap volume beside others that overflow: a write waits for their pages to leave.
 
     ENOSPC only when *spiller* has none that can; the first part of a large write may be there then.
     """
 
-    def __init__(self, name: str, size: int, pool: PersistentPool, spiller: Spiller) -> None:
+    def __init__(self, name: str, size: int, pool: PersistentPool, evictor: Evictor) -> None:
         super().__init__(name, size, pool)
-        self._spiller = spiller
+        self._evictor = evictor
 
     def write(self, offset: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
         self._check_end(offset + len(buf))
@@ -41,7 +41,7 @@ class PatientSwapVolume(SwapVolume):
     def write_now(self, offset: int, buf: bytes) -> bool:
         if not super().write_now(offset, buf):
             return False
-        self._spiller.poke()
+        self._evictor.poke()
         return True
 
     async def _write_slowly(self, offset: int, buf: bytes) -> int:
@@ -50,7 +50,7 @@ class PatientSwapVolume(SwapVolume):
             stop = min(at - at % _PIECE + _PIECE, end)
             await self._write_piece(at, buf[at - offset : stop - offset])
             at = stop
-        self._spiller.poke()
+        self._evictor.poke()
         return len(buf)
 
     async def _write_piece(self, offset: int, buf: bytes) -> None:
@@ -58,11 +58,11 @@ class PatientSwapVolume(SwapVolume):
             await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
-        if not await self._spiller.make_room():
+        if not await self._evictor.make_room():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-class OverflowingSwapVolume(PatientSwapVolume):
+class OverflowingSwapVolume(WaitingSwapVolume):
     """A swap volume whose *pool* overflows into *file*, slot i for page i, through *spiller*.
 
     A page that is wrong or cannot be read there is EIO for those who want that page. A write is
@@ -70,9 +70,9 @@ class OverflowingSwapVolume(PatientSwapVolume):
     """
 
     def __init__(
-        self, name: str, size: int, pool: PersistentPool, file: OverflowFile, spiller: Spiller
+        self, name: str, size: int, pool: PersistentPool, file: OverflowFile, evictor: Evictor
     ) -> None:
-        super().__init__(name, size, pool, spiller)
+        super().__init__(name, size, pool, evictor)
         self._file = file
 
     def read(
@@ -103,7 +103,7 @@ class OverflowingSwapVolume(PatientSwapVolume):
             # Once is how a page is needed and freed; who comes twice may come again.
             try:
                 again = self._pool.use_outside(OBJECT, index)
-                if again and self._spiller.has_spare and self._pool.has_room(1):
+                if again and self._evictor.has_spare and self._pool.has_room(1):
                     self._put(index, page)
             except Exception as error:
                 failsafe.note("swap read back", error)  # who reads has the page

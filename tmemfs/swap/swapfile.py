@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import trio
 
 from tmemfs.supervise import failsafe
-from tmemfs.swap.writebuffer import WriteBehind
+from tmemfs.swap.writebuffer import WriteBuffer
 
 # We hear of a close some time after close(2) has returned. Whoever opens the file next, or ends the
 # daemon then, is not to be refused for that.
@@ -31,7 +31,7 @@ Read = bytes | memoryview
 class SwapFile:
     """The file of the volume behind *buffer*."""
 
-    def __init__(self, buffer: WriteBehind) -> None:
+    def __init__(self, buffer: WriteBuffer) -> None:
         self.buffer = buffer
         self.name = buffer.volume.name
         self.size = buffer.volume.size

@@ -9,16 +9,16 @@ import trio
 
 from tmemfs.config import SwapSpec, least_budget
 from tmemfs.supervise import keep
-from tmemfs.swap.evictor import Spiller
+from tmemfs.swap.evictor import Evictor
 from tmemfs.swap.overflowfile import OverflowFile
-from tmemfs.swap.overflowing import OverflowingSwapVolume, PatientSwapVolume
+from tmemfs.swap.overflowing import OverflowingSwapVolume, WaitingSwapVolume
 from tmemfs.swap.swapfile import LATE_CLOSE_S, SwapFile
 from tmemfs.swap.volume import PAGE_SIZE, SwapVolume
-from tmemfs.swap.writebuffer import WriteBehind
+from tmemfs.swap.writebuffer import WriteBuffer
 from tmemfs.tmem import Client, Core, PersistentPool
 
 
-class Swaps:
+class SwapVolumes:
     """A volume for each of *specs*, in pools of *client*, as those who use them see it.
 
     Somebody has to `run` it. Raises MountFailure where an overflow file cannot be had.
@@ -27,7 +27,7 @@ class Swaps:
     def __init__(self, core: Core, client: Client, specs: Sequence[SwapSpec]) -> None:
         beside = any(spec.overflow is not None for spec in specs)
         files: dict[PersistentPool, OverflowFile] = {}
-        self._spiller = Spiller(core.writeback, files)
+        self._evictor = Evictor(core.writeback, files)
         self.files: list[SwapFile] = []
         self.least_budget = least_budget(specs)
         """what the budget of the mount has to be for these volumes, in bytes"""
@@ -39,17 +39,17 @@ class Swaps:
             volume: SwapVolume
             if spec.overflow is not None:
                 file = files[pool] = OverflowFile(spec.overflow, spec.size // PAGE_SIZE)
-                volume = OverflowingSwapVolume(spec.name, spec.size, pool, file, self._spiller)
+                volume = OverflowingSwapVolume(spec.name, spec.size, pool, file, self._evictor)
             elif beside:
-                volume = PatientSwapVolume(spec.name, spec.size, pool, self._spiller)
+                volume = WaitingSwapVolume(spec.name, spec.size, pool, self._evictor)
             else:
                 volume = SwapVolume(spec.name, spec.size, pool)
-            self.files.append(SwapFile(WriteBehind(volume)))
+            self.files.append(SwapFile(WriteBuffer(volume)))
 
     async def run(self) -> None:
         """Compress what was written, and take to disk what memory does not hold."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep, self._spiller.run)
+            nursery.start_soon(keep, self._evictor.run)
             for file in self.files:
                 nursery.start_soon(keep, file.buffer.run)
 
@@ -67,7 +67,7 @@ class Swaps:
 
     async def fit(self) -> None:
         """Wait until enough pages are on disk, after the budget was lowered."""
-        await self._spiller.settle()
+        await self._evictor.settle()
 
     def statistics(self) -> list[dict[str, Any]]:
         """Return what each volume says of itself."""

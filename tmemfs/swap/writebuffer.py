@@ -34,7 +34,7 @@ _LONG_SLICE = 64
 Pages = dict[int, bytes]
 
 
-class WriteBehind:
+class WriteBuffer:
     """*volume*, with up to `LIMIT` pages that are on their way to it.
 
     It is read and written like the volume itself; somebody has to `run` it.

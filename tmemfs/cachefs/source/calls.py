@@ -31,7 +31,7 @@ def open_inode(fd: int, flags: int) -> int:
 
 
 def reopen_and(route: Route, function: Callable[..., T], args: tuple[Any, ...]) -> tuple[int, T]:
-    """Open the node that *route* leads to, and call *function* with the descriptor and *args*."""
+    """Open the inode that *route* leads to, and call *function* with the descriptor and *args*."""
     fd = reopen(route)
     try:
         return fd, function(fd, *args)

@@ -51,7 +51,7 @@ class CacheCounters:
     """files whose pages were dropped because somebody had changed them behind the mount"""
     recalled_attributes: int = 0
     recalled_names: int = 0
-    """what was told because it had been seen a moment ago (`Recent`)"""
+    """what was told because it had been seen a moment ago (`AttrCache`)"""
     listed_directories: int = 0
     """directories in which names were looked up one after the other"""
 
@@ -92,7 +92,7 @@ class Changeable(Protocol):
     """the number of the last change of ours"""
 
 
-class Backing:
+class Executor:
     """The backing directory's system calls, in a mount that *serves_swap* or does not.
 
     With *noatime* what is read keeps its access time.
@@ -123,11 +123,11 @@ class Backing:
         else:
             await trio.lowlevel.checkpoint()
 
-    def note_change(self, *nodes: Changeable) -> None:
-        """Note that we have changed *nodes*, or may have."""
+    def note_change(self, *inodes: Changeable) -> None:
+        """Note that we have changed *inodes*, or may have."""
         self.changes += 1
-        for node in nodes:
-            node.changed = self.changes
+        for inode in inodes:
+            inode.changed = self.changes
 
     def limiter(self) -> trio.CapacityLimiter:
         """Return what limits the threads of one file."""

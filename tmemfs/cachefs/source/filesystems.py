@@ -30,17 +30,16 @@ _THREADS = 128
 class Filesystem:
     """What one filesystem is, and the threads that may ask it.
 
-    It *holds* if an inode must be held open to keep its number, as in user space; what is in it is
-    mounted *on demand* if it is autofs. Where the same
-    one is mounted twice, as by ``mount --bind``, that makes two of them: one may forbid what the
-    other does not.
+    It goes *by path* in user space, where an inode keeps its number as long as it is held open;
+    what is in it is mounted *on demand* if it is autofs. Where the same one is mounted twice, as by
+    ``mount --bind``, that makes two of them: one may forbid what the other does not.
     """
 
     __slots__ = (
+        "by_path",
         "closer",
         "device",
         "forbids",
-        "holds",
         "kind",
         "local",
         "mount",
@@ -61,7 +60,7 @@ class Filesystem:
         self.forbids = forbids
         self.kind = kind
         self.local = kind in _LOCAL
-        self.holds = kind.startswith("fuse")
+        self.by_path = kind.startswith("fuse")
         self.on_demand = kind == "autofs"
         self.threads = trio.CapacityLimiter(_THREADS)
         self.closer = Closer()

@@ -29,7 +29,7 @@ class Look(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What leads to a node from its parent, and what it must be to be the one.
+    """What leads to an inode from its parent, and what it must be to be the one.
 
     *here* is whether it is on the root's mount, on which its handle is good. On another one, the
     root's would permit what that forbids.
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
 
 class Route(NamedTuple):
-    """How a node without a descriptor is reached again; plain numbers and bytes, for a thread.
+    """How an inode without a descriptor is reached again; plain numbers and bytes, for a thread.
 
     Either by the last step's handle, on the mount of *root*, or from *base* by name, step by step.
     """
@@ -54,7 +54,7 @@ class Route(NamedTuple):
 
 
 def reopen(route: Route) -> int:
-    """Open the node that *route* leads to; return the descriptor. Blocks.
+    """Open the inode that *route* leads to; return the descriptor. Blocks.
 
     Raises ESTALE when its inode cannot be found.
     """
