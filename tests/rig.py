@@ -14,9 +14,9 @@ from account import check_account
 
 from tmemfs.cachefs import handles, names, stamps, volume
 from tmemfs.cachefs.handles import OpenFile
-from tmemfs.cachefs.inodes import Inode
+from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.names import Found
-from tmemfs.cachefs.source import calls, executor
+from tmemfs.cachefs.source import changes, create, directories, executor
 from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.linux.credentials import ourselves
 from tmemfs.tmem import Core, Pool
@@ -181,7 +181,11 @@ class Gate:
 @contextmanager
 def gate(monkeypatch: Any, name: str, *, before: bool = False) -> Iterator[Gate]:
     """A gate in the function `name` of the modules of cache volumes."""
-    module = next(m for m in (executor, handles, names, volume, calls) if hasattr(m, name))
+    module = next(
+        m
+        for m in (executor, handles, names, volume, directories, changes, create)
+        if hasattr(m, name)
+    )
     made = Gate(getattr(module, name), before=before)
     with monkeypatch.context() as patch:
         patch.setattr(module, name, made)

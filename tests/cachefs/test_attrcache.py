@@ -14,7 +14,7 @@ from rig import FAR, ME, Rig, gate
 from tmemfs.cachefs import attrcache
 from tmemfs.cachefs import names as tree
 from tmemfs.cachefs.names import Found
-from tmemfs.cachefs.source import calls, routes
+from tmemfs.cachefs.source import directories, routes
 from tmemfs.cachefs.source.routes import Look
 
 FILES = 30
@@ -126,11 +126,11 @@ async def test_what_others_change_is_seen_when_it_was_believed_long_enough(
 
 
 CHANGES = {
-    "chmod": lambda rig, inode, root: rig.names.chmod(inode, 0o600, ME),
-    "utimens": lambda rig, inode, root: rig.names.utimens(inode, (1, 2), ME),
-    "chown": lambda rig, inode, root: rig.names.chown(inode, -1, -1, ME),
-    "link": lambda rig, inode, root: rig.names.link(inode, root, b"another", ME),
-    "setxattr": lambda rig, inode, root: rig.names.setxattr(inode, "user.a", b"b", ME),
+    "chmod": lambda rig, inode, root: rig.volume.modify.chmod(inode, 0o600, ME),
+    "utimens": lambda rig, inode, root: rig.volume.modify.utimens(inode, (1, 2), ME),
+    "chown": lambda rig, inode, root: rig.volume.modify.chown(inode, -1, -1, ME),
+    "link": lambda rig, inode, root: rig.volume.modify.link(inode, root, b"another", ME),
+    "setxattr": lambda rig, inode, root: rig.volume.modify.setxattr(inode, "user.a", b"b", ME),
 }
 
 
@@ -167,13 +167,13 @@ async def test_what_we_write_is_seen_at_once(far: Rig, change: str) -> None:
 async def test_names_that_come_and_go_through_us_are_seen_at_once(far: Rig) -> None:
     await look_at(far, NAMES)
     directory = await far.inode("d")
-    await far.names.unlink(directory, b"f03", ME)
+    await far.volume.modify.unlink(directory, b"f03", ME)
     with pytest.raises(FileNotFoundError):
         await lookup(far, NAMES[3])
-    await far.names.rename(directory, b"f04", directory, b"f03", 0, ME)
+    await far.volume.modify.rename(directory, b"f04", directory, b"f03", 0, ME)
     with pytest.raises(FileNotFoundError):
         await lookup(far, NAMES[4])
-    await far.names.mkdir(directory, b"f04", 0o755, ME)
+    await far.volume.modify.mkdir(directory, b"f04", 0o755, ME)
     assert (await look_at(far, NAMES))[4].inode.is_directory
 
 
@@ -182,17 +182,17 @@ async def test_each_change_is_not_followed_by_another_listing(
 ) -> None:
     monkeypatch.setattr(attrcache, "_NOT_YET", TTL)
     listings = []
-    look_at_all = calls.look_at_all
+    look_at_all = directories.look_at_all
 
     def counted(*of: int) -> object:
         listings.append(of)
         return look_at_all(*of)
 
-    monkeypatch.setattr(calls, "look_at_all", counted)
+    monkeypatch.setattr(directories, "look_at_all", counted)
     directory = await far.inode("d")
     for number in range(20):
         await look_at(far, NAMES[:6])
-        await far.names.mkdir(directory, b"n%d" % number, 0o755, ME)
+        await far.volume.modify.mkdir(directory, b"n%d" % number, 0o755, ME)
     assert len(listings) == 1
 
 
@@ -209,9 +209,9 @@ async def test_a_change_of_ours_while_a_directory_is_listed(
             nursery.start_soon(lookup, far, NAMES[1])
             await listed.reached.wait()
             if change == "the names":
-                await far.names.rename(directory, b"f08", directory, b"f07", 0, ME)
+                await far.volume.modify.rename(directory, b"f08", directory, b"f07", 0, ME)
             else:
-                await far.names.chmod(inode, 0o600, ME)
+                await far.volume.modify.chmod(inode, 0o600, ME)
             listed.open()
         with trio.fail_after(60):
             while not far.names.attrcache._directories[directory].listing.done.is_set():
@@ -250,7 +250,7 @@ async def test_a_listing_that_fails(far: Rig, monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(calls, "look_at_all", fail)
+    monkeypatch.setattr(directories, "look_at_all", fail)
     found = await look_at(far, NAMES)
     assert {each.age for each in found} == {0}
 
@@ -261,7 +261,7 @@ async def test_an_inode_that_is_not_known_any_more(far: Rig, asked: list[bytes])
     far.volume.inodes.forget(found[9].inode)
     assert (await look_at(far, [NAMES[9]]))[0].age > 0
     far.volume.inodes.forget((await lookup(far, NAMES[9])).inode)
-    await far.names.chmod(found[10].inode, 0o600, ME)
+    await far.volume.modify.chmod(found[10].inode, 0o600, ME)
     assert (await look_at(far, [NAMES[9]]))[0].age == 0
 
 
@@ -309,7 +309,7 @@ async def test_attributes_that_an_open_has_brought(far: Rig, clock: Clock) -> No
     found = await far.names.getattr(file.inode)
     assert found.age == 0
     assert found.info == os.stat(far.root / NAMES[9])
-    await far.names.chmod(file.inode, 0o640, ME)
+    await far.volume.modify.chmod(file.inode, 0o640, ME)
     found = await far.names.getattr(file.inode)
     assert found.age == 0
     assert found.info == os.stat(far.root / NAMES[9])
@@ -365,7 +365,7 @@ async def test_who_appends_after_others_writes_over_nothing(far: Rig) -> None:
 async def test_a_node_that_is_made_anew_was_perhaps_changed(far: Rig) -> None:
     found = await look_at(far, NAMES)
     directory = await far.inode("d")
-    await far.names.chmod(found[9].inode, 0o600, ME)
+    await far.volume.modify.chmod(found[9].inode, 0o600, ME)
     far.volume.inodes.forget(found[9].inode)
     await far.listed(directory, [b"f09"])
     await look_at(far, NAMES)
@@ -396,7 +396,7 @@ async def test_a_directory_is_not_listed_again_for_nothing(
     far: Rig, monkeypatch: pytest.MonkeyPatch, clock: Clock, why: str
 ) -> None:
     listings = []
-    look_at_all = calls.look_at_all
+    look_at_all = directories.look_at_all
 
     def counted(*of: int) -> object:
         listings.append(of)
@@ -404,7 +404,7 @@ async def test_a_directory_is_not_listed_again_for_nothing(
             clock.later += TTL
         return look_at_all(*of)
 
-    monkeypatch.setattr(calls, "look_at_all", counted)
+    monkeypatch.setattr(directories, "look_at_all", counted)
     monkeypatch.setattr(tree, "LARGEST", FILES if why == "it takes too long" else FILES - 1)
     monkeypatch.setattr(attrcache, "_NOT_AGAIN", 10 * TTL)
     for _ in range(5):
@@ -439,7 +439,7 @@ async def test_a_name_of_which_more_was_heard_is_not_told_from_a_listing(
     else:
         (far.root / NAMES[9]).write_bytes(bytes(99))
     if how == "a lookup":
-        await far.names.look_up(directory, b"f09")
+        await far.names.lookup_anew(directory, b"f09")
     elif how == "attributes":
         await far.names.fstat(found[9].inode)
         far.volume.inodes.forget(found[9].inode)
@@ -581,13 +581,13 @@ async def test_a_name_that_we_make_is_there_at_once(far: Rig, how: str) -> None:
     (far.root / "file").touch()
     assert not await is_there(far)
     if how == "mkdir":
-        await far.names.mkdir(directory, b"n", 0o755, ME)
+        await far.volume.modify.mkdir(directory, b"n", 0o755, ME)
     elif how == "rename":
-        await far.names.rename(root, b"file", directory, b"n", 0, ME)
+        await far.volume.modify.rename(root, b"file", directory, b"n", 0, ME)
     elif how == "link":
-        await far.names.link(await far.inode("file"), directory, b"n", ME)
+        await far.volume.modify.link(await far.inode("file"), directory, b"n", ME)
     else:
-        os.close(await far.names.create(directory, b"n", 0o644, os.O_RDWR, ME))
+        os.close(await far.volume.modify.create(directory, b"n", 0o644, os.O_RDWR, ME))
     assert await is_there(far)
 
 
@@ -596,7 +596,7 @@ async def test_a_name_that_we_make_while_it_is_asked_for(
 ) -> None:
     directory = await far.inode("d")
     async with asking(far, monkeypatch):
-        os.close(await far.names.create(directory, b"n", 0o644, os.O_RDWR, ME))
+        os.close(await far.volume.modify.create(directory, b"n", 0o644, os.O_RDWR, ME))
     assert await is_there(far)
 
 
@@ -630,6 +630,6 @@ async def test_a_name_of_which_more_was_heard_is_not_missing(
     async with asking(far, monkeypatch):
         (far.root / "d/n").touch()
         # By another function than the one that waits.
-        monkeypatch.setattr(calls, "look", routes.look)
+        monkeypatch.setattr(directories, "look", routes.look)
         await far.listed(directory, [b"n"])
     assert await is_there(far)

@@ -116,7 +116,7 @@ async def test_a_warm_file_whose_name_goes_is_read_on(
     content = run(4, 4)
     await kept(rig, content)
     file = await rig.open("f", os.O_RDONLY)
-    await rig.names.unlink(rig.volume.inodes.root, b"f", ME)
+    await rig.volume.modify.unlink(rig.volume.inodes.root, b"f", ME)
     rig.pool.flush_object(file.data.object_id)
     assert await rig.read(file) == content
     await rig.volume.release(file)
@@ -228,11 +228,11 @@ async def test_an_inode_that_is_held_is_found_again(new_rig: Callable[..., Rig])
     await kept(rig, run(6, 2))
     inodes = rig.volume.inodes
     inode = await rig.inode("f")
-    inodes.forget(inode)
+    inodes.abandon(inode)
     assert await rig.inode("f") is inode
-    inodes.forget(inode)
+    inodes.abandon(inode)
     # Until the descriptors run out.
-    inodes.limit = 0
+    inodes.descriptors.limit = 0
     (rig.root / "g").write_bytes(b"")
     await rig.read_anew("g")
     assert await rig.inode("f") is not inode
@@ -329,8 +329,8 @@ async def test_files_that_are_gone_are_not_held(new_rig: Callable[..., Rig]) -> 
         (rig.root / f"f{number}").write_bytes(b"x")
         inode = await rig.inode(f"f{number}")
         await rig.read_anew(f"f{number}")
-        await rig.names.unlink(rig.volume.inodes.root, f"f{number}".encode(), ME)
-        rig.volume.inodes.forget(inode)
+        await rig.volume.modify.unlink(rig.volume.inodes.root, f"f{number}".encode(), ME)
+        rig.volume.inodes.abandon(inode)
     with trio.fail_after(SECONDS):
         while len(os.listdir("/proc/self/fd")) != before:
             await trio.sleep(0.001)

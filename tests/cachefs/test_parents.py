@@ -33,7 +33,7 @@ async def test_a_directory_that_is_found_below_its_child(rig: Rig) -> None:
     os.rename(rig.root / "a" / "b", rig.root / "b")
     os.rename(rig.root / "a", rig.root / "b" / "a")
     # By the old way: b is still known to be in a.
-    found = await rig.names.look_up(b, b"a")
+    found = await rig.names.lookup_anew(b, b"a")
     assert found.inode is a
     assert a.parent is b
     assert b.parent is None
@@ -79,12 +79,12 @@ async def _move(rig: Rig, moves: list[tuple[str, str, str]]) -> None:
                 known.append(await rig.inode(path))
             elif what == "evict":
                 for inode in known:
-                    if inode.is_open and not inode.pinned:
+                    if inode.fd >= 0 and not inode.pinned:
                         table._close(inode)
             else:
                 (old, _, name), (new, _, new_name) = path.rpartition("/"), to.rpartition("/")
                 parents = [await rig.inode(each) if each else table.root for each in (old, new)]
-                await rig.names.rename(
+                await rig.volume.modify.rename(
                     parents[0], name.encode(), parents[1], new_name.encode(), 0, ME
                 )
         except OSError:

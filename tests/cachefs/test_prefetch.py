@@ -92,10 +92,10 @@ async def test_a_file_that_the_kernel_forgets_meanwhile_is_forgotten_afterwards(
     inodes = far.volume.inodes
     inode = await far.inode("f10")
     file = await far.open("f10", os.O_RDONLY)
-    inodes.forget(inode)
+    inodes.abandon(inode)
     assert await far.inode("f10") is inode  # as long as somebody has it open
-    inodes.forget(inode)
+    inodes.abandon(inode)
     await far.volume.release(file)
     assert inode not in inodes
-    assert not inode.is_open
+    assert not inode.fd >= 0
     assert await far.read_anew("f10") == run(10, 2)

@@ -167,7 +167,7 @@ async def test_a_corrupt_page_is_read_again(rig: Rig) -> None:
 
 async def test_unlinked_and_closed_leaves_no_pages(rig: Rig) -> None:
     file = await rig.create("f", run(6, 10))
-    await rig.names.unlink(rig.volume.inodes.root, b"f", ME)
+    await rig.volume.modify.unlink(rig.volume.inodes.root, b"f", ME)
     assert await rig.read(file) == run(6, 10)
     assert rig.pages() == 10
     await rig.volume.release(file)
@@ -175,7 +175,7 @@ async def test_unlinked_and_closed_leaves_no_pages(rig: Rig) -> None:
     (rig.root / "g").write_bytes(run(7, 10))
     await rig.warm("g")
     assert rig.pages() == 10
-    await rig.names.unlink(rig.volume.inodes.root, b"g", ME)
+    await rig.volume.modify.unlink(rig.volume.inodes.root, b"g", ME)
     assert rig.pages() == 0
 
 
@@ -202,7 +202,7 @@ async def test_cut_bytes_do_not_come_back(rig: Rig) -> None:
 async def test_a_file_that_is_created_where_one_was(rig: Rig) -> None:
     (rig.root / "f").write_bytes(run(9, 10))
     await rig.warm("f")
-    await rig.names.unlink(rig.volume.inodes.root, b"f", ME)
+    await rig.volume.modify.unlink(rig.volume.inodes.root, b"f", ME)
     file = await rig.create("f")
     assert await rig.read(file) == b""
     await rig.volume.truncate(file, 10 * PAGE, ME)
@@ -222,7 +222,7 @@ async def test_created_and_moved_away_before_it_is_looked_at(
         (rig.root / "f").write_bytes(b"of somebody else")
         return fd
 
-    monkeypatch.setattr(rig.names, "create", create_and_lose)
+    monkeypatch.setattr(rig.volume.modify, "create", create_and_lose)
     file = await rig.create("f", b"mine")
     assert file.inode.key[1] == os.stat(rig.root / "moved").st_ino
     assert await rig.read(file) == b"mine"
@@ -353,11 +353,11 @@ async def test_our_own_operations_are_no_change(rig: Rig) -> None:
     (rig.root / "f").write_bytes(run(14, 10))
     await rig.warm("f")
     inode = await rig.inode("f")
-    await rig.names.chmod(inode, 0o600, ME)
-    await rig.names.setxattr(inode, b"user.x", b"1", ME)
-    await rig.names.link(inode, root, b"g", ME)
-    await rig.names.rename(root, b"f", root, b"h", 0, ME)
-    await rig.names.unlink(root, b"g", ME)
+    await rig.volume.modify.chmod(inode, 0o600, ME)
+    await rig.volume.modify.setxattr(inode, b"user.x", b"1", ME)
+    await rig.volume.modify.link(inode, root, b"g", ME)
+    await rig.volume.modify.rename(root, b"f", root, b"h", 0, ME)
+    await rig.volume.modify.unlink(root, b"g", ME)
     assert await rig.keeps("h")
     before = rig.pool.counters.found_gets
     assert await rig.read_anew("h") == run(14, 10)
@@ -371,7 +371,7 @@ async def test_a_change_behind_is_not_taken_for_our_own(rig: Rig, opened: bool) 
     await rig.warm("f")
     inode = await rig.inode("f")
     file = await rig.open("f") if opened else None
-    async with rig.names.reach(inode) as fd:
+    async with inode.open() as fd:
         before = os.fstat(fd)
         now = rewrite(rig.root / "f")
         os.chmod(rig.root / "f", 0o600)
@@ -482,7 +482,7 @@ async def test_an_unlink_passes_a_read_miss(slow: Rig, monkeypatch: pytest.Monke
         with gate(monkeypatch, "_read_all") as reading:
             nursery.start_soon(slow.read, file)
             await reading.reached.wait()
-            await slow.names.unlink(slow.volume.inodes.root, b"f", ME)
+            await slow.volume.modify.unlink(slow.volume.inodes.root, b"f", ME)
     assert await slow.read_pages(file) == run(26, 8)
     await slow.volume.release(file)
     assert slow.pages() == 0

@@ -8,7 +8,7 @@ import stat
 import pytest
 from page_data import run, split
 
-from tmemfs.fuse.inodes import OWN_NUMBERS
+from tmemfs.cachefs.inodes import OWN_NUMBERS
 
 
 def entry(control, path: str):

@@ -22,9 +22,9 @@ from collections import OrderedDict
 
 import trio
 
-from tmemfs.cachefs.inodes import Inode
-from tmemfs.cachefs.source.executor import Asked, Stat
-from tmemfs.cachefs.source.routes import Look
+from tmemfs.cachefs.inode import Inode
+from tmemfs.cachefs.source.executor import Asked
+from tmemfs.cachefs.source.routes import Look, Stat
 
 # Files whose attributes are kept, names that are missing, and those in listings; the latest.
 _FILES = 1024

@@ -16,13 +16,13 @@ from collections import Counter
 
 import trio
 
-from tmemfs.cachefs.inodes import Inode
+from tmemfs.cachefs.inode import Inode
+from tmemfs.cachefs.modify import Modifier
 from tmemfs.cachefs.names import Names
 from tmemfs.cachefs.pages import FileData
 from tmemfs.cachefs.readahead import Window
-from tmemfs.cachefs.source.calls import open_inode
-from tmemfs.cachefs.source.executor import Asked, Block, Executor, Stat, read_block
-from tmemfs.cachefs.source.routes import look_open
+from tmemfs.cachefs.source.executor import Asked, Block, Executor, read_block
+from tmemfs.cachefs.source.routes import Stat, look_open, open_inode
 from tmemfs.cachefs.stamps import stamp
 from tmemfs.linux.credentials import Caller, as_caller, may_open_all, ourselves
 from tmemfs.linux.syscalls import fstat_synced
@@ -74,7 +74,7 @@ class OpenFile:
 
 
 class OpenFiles:
-    """Opens and closes the files of *tree*, whose pages are in *pool*.
+    """Opens and closes the files that *names* find, whose pages are in *pool*.
 
     Unless it *checks*, the pages that are there are believed; with *writeback* the kernel decides
     what is written when, and reads what it needs for that.
@@ -82,7 +82,8 @@ class OpenFiles:
 
     def __init__(
         self,
-        tree: Names,
+        names: Names,
+        modify: Modifier,
         executor: Executor,
         pool: Pool,
         *,
@@ -93,7 +94,9 @@ class OpenFiles:
         """Up to *descriptors* may be open, of which no user but root may have more than a half."""
         self.count = 0
         """how many files are open"""
-        self._names = tree
+        self._names = names
+        self._modify = modify
+        self._inodes = names.inodes
         self._executor = executor
         self._pool = pool
         self._checks = checks
@@ -128,7 +131,7 @@ class OpenFiles:
         flags = self._access(flags)
         extra = flags & os.O_EXCL
         self._admit(caller)
-        fd = await self._names.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
+        fd = await self._modify.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
         try:
             # By the descriptor: the name may be another file's by now.
             asked = self._executor.asking()
@@ -137,7 +140,7 @@ class OpenFiles:
             os.close(fd)
             raise
         self._own(fd, caller)
-        inode = self._names.inodes.learn(parent, name, look, asked.changes)
+        inode = self._inodes.learn(parent, name, look, asked.changes)
         inode.kernel_size = look.info.st_size
         return self._attach(inode, fd, look.info, flags, asked, caller)[0], look.info
 
@@ -148,13 +151,13 @@ class OpenFiles:
         flags = self._access(flags)
         extra = flags & (os.O_TMPFILE | os.O_EXCL)
         self._admit(caller)
-        fd = await self._names.create_unnamed(parent, mode, flags & _OPEN_FLAGS | extra, caller)
+        fd = await self._modify.create_unnamed(parent, mode, flags & _OPEN_FLAGS | extra, caller)
         try:
             asked = self._executor.asking()
             look = await self._executor.call(parent.filesystem, look_open, fd)
-            inode = self._names.inodes.learn(parent, b"", look, asked.changes)
+            inode = self._inodes.learn(parent, b"", look, asked.changes)
             # Nothing else leads there.
-            self._names.inodes.adopt(inode, open_inode(fd, os.O_PATH))
+            self._inodes.descriptors.adopt(inode, open_inode(fd, os.O_PATH))
             inode.keep_open()
         except BaseException:
             os.close(fd)
@@ -252,7 +255,7 @@ class OpenFiles:
                     break
                 asked = self._executor.asking()
                 block = Block(b"", await self._executor.call(inode.filesystem, os.fstat, opened))
-            self._names.inodes.check(inode, block.info)
+            self._inodes.descriptors.check(inode, block.info)
         except BaseException:
             await self._close(inode, opened)
             raise
@@ -302,14 +305,14 @@ class OpenFiles:
 
     async def _look(self, inode: Inode) -> tuple[Stat, Asked]:
         """Return the attributes of a file whose pages are known, and when they were asked for."""
-        async with self._names.reach(inode) as fd:
+        async with inode.open() as fd:
             for _ in range(_LOOKS):
                 asked = self._executor.asking()
                 fstat = fstat_synced if self._checks else os.fstat
                 info = await self._executor.call(inode.filesystem, fstat, fd)
                 if inode.changed <= asked.changes:
                     break
-        self._names.inodes.check(inode, info)
+        self._inodes.descriptors.check(inode, info)
         return info, asked
 
     async def _look_and_open(
@@ -372,8 +375,8 @@ class OpenFiles:
     ) -> tuple[int, Block]:
         how = flags, wanted, caller
         if not inode.filesystem.local:
-            return await self._names.on(inode, _open_and_read, *how)
-        async with self._names.reach(inode) as fd:
+            return await inode.call(_open_and_read, *how)
+        async with inode.open() as fd:
             try:
                 return _open_at_once(fd, flags, caller)
             except BlockingIOError:

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-from tmemfs.cachefs.inodes import Inode
+from tmemfs.cachefs.inode import Inode
 
 # So many files are remembered, those of the directories that were listed last.
 _FILES = 16384

@@ -22,12 +22,14 @@ from tmemfs import supervise
 from tmemfs.cachefs.attrcache import AttrCache
 from tmemfs.cachefs.fetch import Fetcher
 from tmemfs.cachefs.handles import SMALL, OpenFile, OpenFiles
-from tmemfs.cachefs.inodes import Inode, InodeTable
+from tmemfs.cachefs.inode import Inode
+from tmemfs.cachefs.inodes import InodeTable
+from tmemfs.cachefs.modify import Modifier
 from tmemfs.cachefs.names import Found, Names
 from tmemfs.cachefs.pages import Ours
 from tmemfs.cachefs.prefetch import SequentialOpens
-from tmemfs.cachefs.source.calls import inode_path
-from tmemfs.cachefs.source.executor import Asked, Executor, Stat
+from tmemfs.cachefs.source.executor import Executor
+from tmemfs.cachefs.source.routes import Stat, inode_path
 from tmemfs.cachefs.stamps import stamp
 from tmemfs.cachefs.trace import Trace
 from tmemfs.config import CacheMode
@@ -73,16 +75,12 @@ class CacheVolume:
         trace: Trace | None = None,
     ) -> None:
         self.executor = Executor(serves_swap=serves_swap, noatime=noatime)
-        self.inodes = InodeTable(root_fd, descriptors, kind)
-        self.names = Names(
-            self.inodes,
-            self.executor,
-            AttrCache(attr_ttl, entry_ttl),
-            seen=self._seen,
-            changed=self._attributes_changed,
-        )
+        self.inodes = InodeTable(root_fd, descriptors, kind, self.executor)
+        self.names = Names(self.inodes, self.executor, AttrCache(attr_ttl, entry_ttl))
+        self.modify = Modifier(self.names, self.executor, self._attributes_changed)
         self.files = OpenFiles(
             self.names,
+            self.modify,
             self.executor,
             pool,
             checks=mode != "always",
@@ -111,7 +109,7 @@ class CacheVolume:
         """Keep nobody from unmounting what is mounted below the source."""
         while True:
             await trio.sleep(_IDLE_S)
-            self.inodes.leave_mounts()
+            self.inodes.descriptors.leave_mounts()
 
     def statistics(self) -> dict[str, int]:
         """Return the volume's counters, and how much it has open, plain numbers by name."""
@@ -119,7 +117,7 @@ class CacheVolume:
             **self.executor.counters.as_dict(),
             "open_files": self.files.count,
             "known_inodes": len(self.inodes),
-            "open_descriptors": self.inodes.open_descriptors,
+            "open_descriptors": self.inodes.descriptors.count,
             "threads_waiting": self.executor.waiting,
         }
 
@@ -321,7 +319,7 @@ class CacheVolume:
 
     async def sync_directory(self, inode: Inode) -> None:
         """Let a directory's names reach the backing disk."""
-        async with self.names.reach(inode) as fd:
+        async with inode.open() as fd:
             await self.executor.wait(self.executor.limiter(), _sync_directory, inode_path(fd))
 
     async def flush(self, file: OpenFile) -> None:
@@ -384,17 +382,6 @@ class CacheVolume:
         finally:
             if file.wrote:
                 self.executor.note_change(file.inode)
-
-    def _seen(self, inode: Inode, info: Stat, asked: Asked) -> None:
-        """Take note of attributes of an inode or a file, and when they were *asked* for.
-
-        The kernel is going to be told of them.
-        """
-        if inode.changed > asked.changes:
-            return  # they may be from before
-        inode.kernel_size = info.st_size
-        if inode.data is not None:
-            inode.data.notice(info)
 
     def _may_have_changed(self, file: OpenFile) -> bool:
         """Whether what is known of a file is older than it may be."""

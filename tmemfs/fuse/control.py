@@ -16,9 +16,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
+from tmemfs.cachefs.inodes import OWN_NUMBERS
 from tmemfs.fuse.controlfiles import OpenControl, Text, inode_numbers, open_setting
 from tmemfs.fuse.dropping import Dropper
-from tmemfs.fuse.inodes import OWN_NUMBERS
 from tmemfs.fuse.metrics import render
 from tmemfs.mount import Mount
 

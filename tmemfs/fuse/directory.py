@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pyfuse3
 
-from tmemfs.cachefs.inodes import Inode
+from tmemfs.cachefs.inode import Inode
+from tmemfs.cachefs.inodes import NO_INODE
 from tmemfs.cachefs.names import Found
 from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.fuse import control
 from tmemfs.fuse.control import Control, Entry
-from tmemfs.fuse.inodes import NO_INODE, InodeNumbers
 
 _DOTS = (b".", b"..")
 # Names that are looked at in one go, in less than a slice.
@@ -46,13 +46,12 @@ class Lister:
         self,
         volume: CacheVolume,
         machine_room: Control,
-        inodes: InodeNumbers,
         found: Callable[[Found], pyfuse3.EntryAttributes],
         own: Callable[[Entry], pyfuse3.EntryAttributes],
     ) -> None:
         self._volume = volume
         self._control = machine_room
-        self._inodes = inodes
+        self._inodes = volume.inodes
         self._found = found
         self._own = own
 
@@ -85,11 +84,11 @@ class Lister:
         """Reply with names of *directory*, that of *parent*; add to *told* what they are."""
         offset = start
         slices = self._volume.executor.turns.begin()
-        tree = self._volume.names
+        names = self._volume.names
         while part := directory.part(offset, _AT_ONCE):
             asked = self._volume.executor.asking()
             try:
-                looks = iter(await tree.look_many(parent, [n for n, _ in part if n not in _DOTS]))
+                looks = iter(await names.look_many(parent, [n for n, _ in part if n not in _DOTS]))
             except OSError:
                 if offset == start:
                     raise
@@ -104,7 +103,7 @@ class Lister:
                     if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
                         return
                     continue
-                found = tree.learn(parent, name, look, asked)
+                found = names.learn(parent, name, look, asked)
                 entry = self._found(found)
                 if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
                     self._inodes.abandon(found.inode)  # no room for it; it will be asked for again
@@ -127,7 +126,7 @@ class Lister:
         inode = parent if name == b"." else parent.parent or parent
         entry = pyfuse3.EntryAttributes()
         root = inode is self._volume.inodes.root
-        entry.st_ino = pyfuse3.InodeT(inode.ino if root else self._inodes.number(inode))
+        entry.st_ino = pyfuse3.InodeT(inode.ino if root else inode.number)
         entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
         return entry
 

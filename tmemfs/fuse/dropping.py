@@ -8,23 +8,22 @@ from collections.abc import Iterable, Sequence
 import pyfuse3
 import trio
 
-from tmemfs.cachefs.inodes import Inode
+from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.volume import CacheVolume
-from tmemfs.fuse.inodes import InodeNumbers
 
 # Files of which the kernel is told in one go.
 _SLICE = 256
 
 
 class Dropper:
-    """Drops what the kernel and the pool of *volume* have of files that are in *inodes*.
+    """Drops what the kernel and the pool of *volume* have of its files.
 
     Nothing can be lost: the pool holds nothing that is not in a backing file, and what the kernel
     has yet to write is written first.
     """
 
-    def __init__(self, inodes: InodeNumbers, volume: CacheVolume) -> None:
-        self._inodes = inodes
+    def __init__(self, volume: CacheVolume) -> None:
+        self._inodes = volume.inodes
         self._volume = volume
 
     async def drop(self, numbers: Iterable[int]) -> None:

@@ -10,14 +10,14 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import pyfuse3
 
 from tmemfs.cachefs.handles import OpenFile
-from tmemfs.cachefs.inodes import Inode
+from tmemfs.cachefs.inode import Inode
+from tmemfs.cachefs.inodes import NO_INODE, OWN_NUMBERS
 from tmemfs.cachefs.names import Found
 from tmemfs.cachefs.volume import seek_in_data
 from tmemfs.fuse import control, session
@@ -27,17 +27,21 @@ from tmemfs.fuse.controlfiles import OpenControl
 from tmemfs.fuse.directory import Directory, Lister
 from tmemfs.fuse.dropping import Dropper
 from tmemfs.fuse.failsafe import handler
-from tmemfs.fuse.inodes import NO_INODE, InodeNumbers
 from tmemfs.fuse.lastknown import LastKnown
+from tmemfs.fuse.requests import (
+    CAPABILITY,
+    are_flushed_times,
+    caller_of,
+    changer_of,
+    writer_of,
+)
+from tmemfs.fuse.setattr import set_attributes
 from tmemfs.fuse.shortage import Shortage
-from tmemfs.linux.credentials import Caller, caller, ourselves
-from tmemfs.linux.syscalls import UTIME_NOW, UTIME_OMIT
+from tmemfs.linux.credentials import caller, ourselves
 from tmemfs.mount import Mount
 
-_CAPABILITY = b"security.capability"
 _ACL = b"system.posix_acl_"
 _FOR_EVER = 1e9  # seconds
-_JUST_NOW_NS = 10**9
 
 
 class Operations(pyfuse3.Operations):
@@ -69,14 +73,13 @@ class Operations(pyfuse3.Operations):
         # Each read comes to us then, and nothing that has changed is read from the kernel's cache.
         self._direct = volume.mode == "none"
         self._names = volume.names
+        self._modify = volume.modify
         self._turns = volume.executor.turns
         self._control = machine_room
         self._timeouts = timeouts
-        self._inodes = InodeNumbers(volume.inodes)
-        self._lister = Lister(
-            volume, machine_room, self._inodes, lambda found: self._found(*found), self._entry
-        )
-        machine_room.dropper = Dropper(self._inodes, volume)
+        self._inodes = volume.inodes
+        self._lister = Lister(volume, machine_room, lambda found: self._found(*found), self._entry)
+        machine_room.dropper = Dropper(volume)
         self._files: dict[int, OpenFile] = {}
         self._controls: dict[int, OpenControl] = {}
         self._directories: dict[int, Directory] = {}
@@ -95,7 +98,7 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         if name in (b".", b".."):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        if parent in self._control:
+        if parent >= OWN_NUMBERS and parent in self._control:
             return self._entry(self._control.lookup(parent, name))
         if parent == pyfuse3.ROOT_INODE and name == control.NAME:
             return self._entry(self._control.directory)
@@ -115,40 +118,40 @@ class Operations(pyfuse3.Operations):
     @handler
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
         inode = self._parent(parent, name, new=True)
-        found = await self._names.mkdir(inode, name, mode, _caller(ctx))
+        found = await self._modify.mkdir(inode, name, mode, caller_of(ctx))
         return self._made(found, stat.S_IFDIR | mode)
 
     @handler
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
         inode = self._parent(parent, name, new=True)
-        found = await self._names.mknod(inode, name, mode, rdev, _caller(ctx))
+        found = await self._modify.mknod(inode, name, mode, rdev, caller_of(ctx))
         return self._made(found, mode)
 
     @handler
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> Any:
         inode = self._parent(parent, name, new=True)
-        found = await self._names.symlink(inode, name, target, _caller(ctx))
+        found = await self._modify.symlink(inode, name, target, caller_of(ctx))
         return self._made(found, stat.S_IFLNK | 0o777)
 
     @handler
     async def link(self, number: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
         parent, inode = self._parent(new_parent, new_name, new=True), self._inode(number)
-        return self._remember(*await self._names.link(inode, parent, new_name, _caller(ctx)))
+        return self._remember(*await self._modify.link(inode, parent, new_name, caller_of(ctx)))
 
     @handler
     async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
-        await self._names.unlink(self._parent(parent, name), name, _caller(ctx))
+        await self._modify.unlink(self._parent(parent, name), name, caller_of(ctx))
 
     @handler
     async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
-        await self._names.rmdir(self._parent(parent, name), name, _caller(ctx))
+        await self._modify.rmdir(self._parent(parent, name), name, caller_of(ctx))
 
     @handler
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, ctx: Any
     ) -> None:
         old, new = self._parent(parent, name), self._parent(new_parent, new_name)
-        await self._names.rename(old, name, new, new_name, flags, _caller(ctx))
+        await self._modify.rename(old, name, new, new_name, flags, caller_of(ctx))
 
     @handler
     async def readlink(self, number: int, ctx: Any) -> bytes:
@@ -158,7 +161,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getattr(self, number: int, ctx: Any) -> pyfuse3.EntryAttributes:
-        if number in self._control:
+        if number >= OWN_NUMBERS and number in self._control:
             return self._entry(self._control.entry(number))
         if number == pyfuse3.ROOT_INODE:
             return self._found(self._volume.inodes.root, await self._root_stat.ask())
@@ -175,13 +178,11 @@ class Operations(pyfuse3.Operations):
                 return self._entry(entry)
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         inode = self._inodes.inode(number)
-        who = _caller(ctx)
-        asked = session.asked()
-        flushed = asked is not None and not asked.flags & ~_FLUSHED_TIMES
-        if self._volume.writeback and flushed and fields.update_mtime:
-            # The kernel's own, which kept the time of a write: whoever that was need not own it.
-            who = ourselves()
-        known = await self._change(inode, attr, fields, fh, who)
+        # The kernel's own, which kept the time of a write: whoever that was need not own the file.
+        flushed = self._volume.writeback and fields.update_mtime and are_flushed_times()
+        who = ourselves() if flushed else caller_of(ctx)
+        file = None if fh is None else self._files[fh]
+        known = await set_attributes(self._volume, inode, file, attr, fields, who)
         try:
             return self._found(inode, await self._names.fstat(inode))
         except OSError:
@@ -190,52 +191,16 @@ class Operations(pyfuse3.Operations):
             # It was changed all the same. The kernel asks again when somebody wants to know.
             return self._found(inode, known, _FOR_EVER)
 
-    async def _change(
-        self, inode: Inode, attr: Any, fields: Any, fh: int | None, who: Caller
-    ) -> os.stat_result | None:
-        """Change the attributes of *inode* that *fields* name; return those that were seen then."""
-        known = None
-        if fields.update_size:
-            await self._truncate(inode, fh, attr.st_size, who)
-        times = fields.update_atime or fields.update_mtime
-        if fields.update_uid or fields.update_gid:
-            uid = attr.st_uid if fields.update_uid else -1
-            gid = attr.st_gid if fields.update_gid else -1
-            known = await self._names.chown(inode, uid, gid, who)
-        elif not (fields.update_size or fields.update_mode or times):
-            # Nothing is to change, which chown(2) may be told: it moves the change time. Or set-ID
-            # bits are to go before a write of somebody's, who has it open and need not own it: the
-            # write itself clears them.
-            try:
-                known = await self._names.chown(inode, -1, -1, who)
-            except PermissionError:
-                if inode.data is None:
-                    raise
-        # After the owner, because a change of owner clears the set-ID bits.
-        if fields.update_mode:
-            known = await self._names.chmod(inode, attr.st_mode, who)
-        if times:
-            try:
-                known = await self._names.utimens(inode, _times(attr, fields), who)
-            except PermissionError:
-                if self._volume.writeback and fields.update_size:
-                    return known  # the truncation has moved them
-                present = _present(attr, fields, writeback=self._volume.writeback)
-                if present is None:
-                    raise
-                known = await self._names.utimens(inode, present, who)
-        return known
-
     @handler
     async def setxattr(self, number: int, name: bytes, value: bytes, ctx: Any) -> None:
-        await self._names.setxattr(self._inode(number), name, value, _changer(name, ctx))
+        await self._modify.setxattr(self._inode(number), name, value, changer_of(name, ctx))
 
     @handler
     async def getxattr(self, number: int, name: bytes, ctx: Any) -> bytes:
         if number in self._control:
             raise pyfuse3.FUSEError(errno.ENODATA)
         inode = self._inodes.inode(number)
-        if name == _CAPABILITY and "nosuid" in inode.filesystem.forbids:
+        if name == CAPABILITY and "nosuid" in inode.filesystem.forbids:
             raise pyfuse3.FUSEError(errno.ENODATA)
         try:
             return await self._names.getxattr(inode, name)
@@ -251,21 +216,21 @@ class Operations(pyfuse3.Operations):
         if number in self._control:
             return []
         names = await self._names.listxattr(self._inodes.inode(number))
-        if any(map(_is_trusted, names)) and not _caller(ctx).administers:
+        if any(map(_is_trusted, names)) and not caller_of(ctx).administers:
             # The daemon is shown them, and the kernel leaves it to the filesystem to hide them.
             names = [name for name in names if not _is_trusted(name)]
         return names
 
     @handler
     async def removexattr(self, number: int, name: bytes, ctx: Any) -> None:
-        await self._names.removexattr(self._inode(number), name, _changer(name, ctx))
+        await self._modify.removexattr(self._inode(number), name, changer_of(name, ctx))
 
     @handler
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
         asked = session.asked()
         if asked is not None and asked.nodeid not in self._control:
             inode = self._inodes.inode(asked.nodeid)
-            if inode.device != self._volume.inodes.device:
+            if not inode.filesystem.is_root:
                 return statvfs(await self._names.statfs(inode))
         return statvfs(await self._root_statfs.ask())
 
@@ -274,14 +239,14 @@ class Operations(pyfuse3.Operations):
     @handler
     async def open(self, number: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         handle = self._handle()
-        if number in self._control:
+        if number >= OWN_NUMBERS and number in self._control:
             # Figures have no size that the kernel could know, and pages of a swap volume must
             # not be in its cache a second time.
             answer = pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
             # The last: a swap volume that is open for nobody could never be opened again.
             self._controls[handle] = await self._control.open(number, flags)
             return answer
-        file, keep = await self._volume.open(self._inodes.inode(number), flags, _caller(ctx))
+        file, keep = await self._volume.open(self._inodes.inode(number), flags, caller_of(ctx))
         self._files[handle] = file
         if file.inode.kernel_size != file.data.size and not self._volume.writeback:
             # Else the kernel would end the file where it was, for as long as it may believe that.
@@ -292,7 +257,7 @@ class Operations(pyfuse3.Operations):
     @handler
     async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
         inode = self._parent(parent, name, new=True)
-        who = _caller(ctx)
+        who = caller_of(ctx)
         return self._created(*await self._volume.files.create(inode, name, mode, flags, who))
 
     @handler
@@ -306,7 +271,7 @@ class Operations(pyfuse3.Operations):
     def write(self, fh: int, off: int, buf: bytes) -> Any:
         file = self._files.get(fh)
         if file is not None:
-            return self._volume.write(file, off, buf, _writer(file))
+            return self._volume.write(file, off, buf, writer_of(file))
         return self._controls[fh].write(off, buf)
 
     @handler
@@ -314,7 +279,7 @@ class Operations(pyfuse3.Operations):
         # Not a request that pyfuse3 knows: `tmemfs.fuse.rawrequests` passes it on.
         file = self._files.get(fh)
         if file is not None:
-            await self._volume.fallocate(file, mode, offset, length, _writer(file))
+            await self._volume.fallocate(file, mode, offset, length, writer_of(file))
         else:
             await self._controls[fh].fallocate(mode, offset, length)
 
@@ -415,11 +380,12 @@ class Operations(pyfuse3.Operations):
     def _found(
         self, inode: Inode, info: os.stat_result, age: float = 0.0
     ) -> pyfuse3.EntryAttributes:
-        root = self._volume.inodes.root
-        number = info.st_ino if inode is root else self._inodes.number(inode)
-        entry = attributes(info, number, inode.generation, self._timeouts.after(age))
-        if inode.device != root.device:
-            forbid(entry, inode.filesystem.forbids)
+        number = info.st_ino if inode is self._inodes.root else inode.number
+        timeouts = self._timeouts.after(age) if age else self._timeouts
+        entry = attributes(info, number, inode.generation, timeouts)
+        on = inode.filesystem
+        if on.forbids and not on.is_root:
+            forbid(entry, on.forbids)
         return entry
 
     def _entry(self, entry: Entry) -> pyfuse3.EntryAttributes:
@@ -443,82 +409,7 @@ class Operations(pyfuse3.Operations):
         entry.entry_timeout = entry.attr_timeout = 0
         return entry
 
-    async def _truncate(self, inode: Inode, fh: int | None, size: int, who: Caller) -> None:
-        if fh is not None:
-            await self._volume.truncate(self._files[fh], size, who)
-            return
-        file, _ = await self._volume.open(inode, os.O_WRONLY, who)
-        try:
-            await self._volume.truncate(file, size, who)
-        finally:
-            await self._volume.release(file)
-
-
-def _caller(ctx: Any) -> Caller:
-    return caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
-
-
-def _changer(name: bytes, ctx: Any) -> Caller:
-    """As whom an extended attribute is set or removed.
-
-    Those of a file's capabilities as ourselves: the kernel has seen to it that the caller may, in
-    the caller's user namespace. And it has them removed by whoever writes to the file.
-    """
-    return ourselves() if name == _CAPABILITY else _caller(ctx)
-
 
 def _is_trusted(name: bytes) -> bool:
     """Whether that extended attribute is for administrators; see xattr(7)."""
     return name.startswith(b"trusted.")
-
-
-def _writer(file: OpenFile) -> Caller:
-    """Who writes to *file*: who has opened it, unless the request says that it is another one."""
-    asked = session.asked()
-    if asked is None or asked.flags & _WRITE_CACHE:  # the kernel, some time after somebody did
-        return file.caller
-    if (asked.uid, asked.gid) == file.caller[:2]:
-        return file.caller
-    return caller(asked.uid, asked.gid, asked.pid)
-
-
-def _present(attr: Any, fields: Any, *, writeback: bool) -> tuple[int, int] | None:
-    """What sets both times to the present one, if that may be what is to be done.
-
-    Whoever may write to a file may have that done; another time, only its owner. With writeback the
-    kernel says which time it is; where it cannot be asked (`session.asked`), pyfuse3 does.
-    """
-    asked = session.asked()
-    if asked is None:
-        now = time.time_ns()
-        meant = all(abs(now - t) < _JUST_NOW_NS for t in (attr.st_atime_ns, attr.st_mtime_ns))
-    else:
-        meant = writeback and bool(asked.flags & _ATIME_NOW)
-    both = fields.update_atime and fields.update_mtime
-    return (UTIME_NOW, UTIME_NOW) if meant and both else None
-
-
-def _times(attr: Any, fields: Any) -> tuple[int, int]:
-    """The times that are to be set, as `tmemfs.linux.syscalls.utimens` has them."""
-    asked = session.asked()
-    flags = asked.flags if asked else 0
-    atime = UTIME_NOW if flags & _ATIME_NOW else attr.st_atime_ns
-    mtime = UTIME_NOW if flags & _MTIME_NOW else attr.st_mtime_ns
-    return (
-        atime if fields.update_atime else UTIME_OMIT,
-        mtime if fields.update_mtime else UTIME_OMIT,
-    )
-
-
-# Flags of requests, as the kernel's linux/fuse.h has them: of a write, and of a change of
-# attributes.
-_WRITE_CACHE = 1
-_MTIME, _FH, _ATIME_NOW, _MTIME_NOW, _LOCKOWNER, _CTIME = (
-    1 << 5,
-    1 << 6,
-    1 << 7,
-    1 << 8,
-    1 << 9,
-    1 << 10,
-)
-_FLUSHED_TIMES = _MTIME | _CTIME | _FH | _LOCKOWNER

@@ -8,26 +8,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from tmemfs.cachefs.source.calls import inode_path
+from tmemfs.cachefs.source.routes import inode_path
 from tmemfs.linux.credentials import Caller, acting_as, has_own_umask, ourselves
 
 
-def make(
-    caller: Caller,
-    function: Callable[..., None],
-    directory: int,
-    name: bytes,
-    mode: int,
-    *args: int,
-) -> None:
-    """Make *name* in *directory* by *function* of `os`, as *caller*."""
+def mkdir(caller: Caller, directory: int, name: bytes, mode: int) -> None:
+    """Make a directory as *caller*."""
     with _making_as(caller) as mask:
-        function(name, mode & ~mask, *args, dir_fd=directory)
+        os.mkdir(name, mode & ~mask, dir_fd=directory)
 
 
-def make_link(caller: Caller, target: bytes, directory: int, name: bytes) -> None:
+def mknod(caller: Caller, directory: int, name: bytes, mode: int, device: int) -> None:
+    """Make a file, FIFO, socket or device as *caller*."""
+    with _making_as(caller) as mask:
+        os.mknod(name, mode & ~mask, device, dir_fd=directory)
+
+
+def symlink(caller: Caller, target: bytes, directory: int, name: bytes) -> None:
     """Make a symbolic link to *target* as *caller*."""
     with acting_as(caller):
         os.symlink(target, name, dir_fd=directory)

@@ -19,11 +19,11 @@ import trio
 
 from tmemfs import threads
 from tmemfs.cachefs.source.filesystems import Filesystem
+from tmemfs.cachefs.source.routes import Stat, try_fstat
 from tmemfs.cachefs.source.turns import Turns
 from tmemfs.linux.credentials import Caller, acting_as, as_caller
 
 T = TypeVar("T")
-Stat = os.stat_result
 
 # Calls about the bytes of files that are under way at once, and those of them that concern one
 # file. Each is a thread; a stuck file takes no more than its own.
@@ -268,18 +268,6 @@ def _read_all(fd: int, offset: int, size: int) -> bytes:
     while 0 < len(data) < size and (more := os.pread(fd, size - len(data), offset + len(data))):
         data += more
     return data
-
-
-def try_fstat(fd: int) -> Stat | None:
-    """Return the attributes of *fd*, None if they cannot be had.
-
-    For a look beside a change: it may fail where the change does not. A filesystem that goes by
-    path does not know a file any more whose name has gone.
-    """
-    try:
-        return os.fstat(fd)
-    except OSError:
-        return None
 
 
 def _write(caller: Caller, fd: int, buf: bytes, offset: int, flags: int) -> Change:

@@ -40,30 +40,45 @@ class Filesystem:
         "closer",
         "device",
         "forbids",
+        "is_root",
         "kind",
         "local",
         "mount",
+        "number",
         "on_demand",
         "threads",
     )
 
     def __init__(
-        self, kind: str, device: int, mount: int, forbids: frozenset[str] = frozenset()
+        self,
+        kind: str,
+        device: int,
+        mount: int,
+        forbids: frozenset[str] = frozenset(),
+        *,
+        number: int = 0,
+        is_root: bool = False,
     ) -> None:
         """*kind* is its name in mountinfo, empty where nothing is known.
 
-        *device* is its number, *mount* that of its mount (`mount_number`); *forbids* are options
-        of that.
+        *device* is its number, *mount* that of its mount (`mount_number`), *number* the one that
+        stands for both; *forbids* are options of the mount. The source itself *is_root*.
         """
         self.device = device
         self.mount = mount
-        self.forbids = forbids
-        self.kind = kind
-        self.local = kind in _LOCAL
-        self.by_path = kind.startswith("fuse")
-        self.on_demand = kind == "autofs"
+        self.number = number
+        self.is_root = is_root
         self.threads = trio.CapacityLimiter(_THREADS)
         self.closer = Closer()
+        self.is_now(OnMount(mount, kind, forbids))
+
+    def is_now(self, mount: OnMount) -> None:
+        """Take note of what the mount is by now: it may have been remounted."""
+        self.kind = mount.kind
+        self.forbids = mount.forbids
+        self.local = mount.kind in _LOCAL
+        self.by_path = mount.kind.startswith("fuse")
+        self.on_demand = mount.kind == "autofs"
 
 
 class OnMount(NamedTuple):

@@ -9,10 +9,14 @@ import contextlib
 import errno
 import hashlib
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 from tmemfs.cachefs.source.filesystems import OnMount, mount_of
 from tmemfs.linux.syscalls import file_handle, open_file_handle, open_here
+
+T = TypeVar("T")
+Stat = os.stat_result
 
 _OPEN_FLAGS = os.O_PATH | os.O_NOFOLLOW
 
@@ -79,6 +83,16 @@ def reopen(route: Route) -> int:
         directory = fd = found
         _check(fd, step)
     return fd
+
+
+def reopen_and(route: Route, function: Callable[..., T], args: tuple[Any, ...]) -> tuple[int, T]:
+    """Open the inode that *route* leads to, and call *function* with the descriptor and *args*."""
+    fd = reopen(route)
+    try:
+        return fd, function(fd, *args)
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 class StaleHandle(Exception):
@@ -188,3 +202,36 @@ def generation_of(handle: bytes | None) -> int:
     if handle is None:
         return 0
     return int.from_bytes(hashlib.blake2b(handle, digest_size=8).digest(), "little")
+
+
+def inode_path(fd: int) -> str:
+    """A path to the very inode of an ``O_PATH`` descriptor, links not followed any further."""
+    return f"/proc/self/fd/{fd}"
+
+
+def open_inode(fd: int, flags: int) -> int:
+    """Open the very inode of an ``O_PATH`` descriptor."""
+    try:
+        return os.open(inode_path(fd), flags)
+    except PermissionError:
+        if not flags & os.O_NOATIME:
+            raise
+        # Only its owner may ask for that. Who may not open it so is told by the kernel before.
+        return os.open(inode_path(fd), flags & ~os.O_NOATIME)
+
+
+def try_fstat(fd: int) -> Stat | None:
+    """Return the attributes of *fd*, None if they cannot be had.
+
+    For a look beside a change: it may fail where the change does not. A filesystem that goes by
+    path does not know a file any more whose name has gone.
+    """
+    try:
+        return os.fstat(fd)
+    except OSError:
+        return None
+
+
+def readlink(fd: int) -> str:
+    """Where the symbolic link points that is open."""
+    return os.readlink("", dir_fd=fd)

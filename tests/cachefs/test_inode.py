@@ -49,11 +49,11 @@ async def test_few_descriptors_are_open_for_many_nodes(small: Rig) -> None:
     for _ in range(2):
         for number, inode in enumerate(inodes):
             assert (await small.names.fstat(inode)).st_size == len(f"file {number}")
-            assert small.volume.inodes.open_descriptors <= LIMIT
+            assert small.volume.inodes.descriptors.count <= LIMIT
     assert descriptors() <= before + LIMIT
     assert len(small.volume.inodes) == MANY + 1
     for inode in inodes:
-        small.volume.inodes.forget(inode)
+        small.volume.inodes.abandon(inode)
     assert len(small.volume.inodes) == 1
     assert descriptors() == before
 
@@ -68,7 +68,7 @@ async def test_reopened_in_deep_directories(small: Rig) -> None:
     inodes = [await small.inode(path) for path in paths]
     for path, inode in zip(paths, inodes, strict=True):
         assert (await small.names.fstat(inode)).st_size == len(path) - 2
-    assert small.volume.inodes.open_descriptors <= LIMIT
+    assert small.volume.inodes.descriptors.count <= LIMIT
 
 
 async def test_reopened_where_it_was_renamed_to(small: Rig) -> None:
@@ -79,12 +79,12 @@ async def test_reopened_where_it_was_renamed_to(small: Rig) -> None:
     files = [await small.inode(f"d{number}/f") for number in range(40)]
     directories = [await small.inode(f"d{number}") for number in range(40)]
     for number, directory in enumerate(directories):
-        await small.names.rename(directory, b"f", directory, b"g", 0, ME)
-        await small.names.rename(root, b"d%d" % number, root, b"e%d" % number, 0, ME)
+        await small.volume.modify.rename(directory, b"f", directory, b"g", 0, ME)
+        await small.volume.modify.rename(root, b"d%d" % number, root, b"e%d" % number, 0, ME)
     # An exchange gives each of the two the other's name.
-    await small.names.rename(directories[0], b"g", directories[1], b"g", 2, ME)
+    await small.volume.modify.rename(directories[0], b"g", directories[1], b"g", 2, ME)
     for number, file in enumerate(files):
-        small.volume.inodes._close(file)
+        small.volume.inodes.descriptors.close(file)
         opened, _ = await small.volume.open(file, os.O_RDONLY, ME)
         assert await small.read(opened) == str(number).encode()
         await small.volume.release(opened)
@@ -93,7 +93,7 @@ async def test_reopened_where_it_was_renamed_to(small: Rig) -> None:
 async def test_renamed_behind_the_volume(small: Rig) -> None:
     (small.root / "f").write_text("content")
     inode = await small.inode("f")
-    small.volume.inodes._close(inode)
+    small.volume.inodes.descriptors.close(inode)
     os.rename(small.root / "f", small.root / "g")
     if not small.by_name:
         assert (await small.names.fstat(inode)).st_size == 7
@@ -109,7 +109,7 @@ async def test_renamed_behind_the_volume(small: Rig) -> None:
 async def test_another_file_has_taken_the_name(small: Rig) -> None:
     (small.root / "f").write_text("old")
     inode = await small.inode("f")
-    small.volume.inodes._close(inode)
+    small.volume.inodes.descriptors.close(inode)
     (small.root / "new").write_text("other")
     os.rename(small.root / "new", small.root / "f")
     with pytest.raises(OSError, match=r"Stale|taken") as caught:
@@ -123,7 +123,7 @@ async def test_a_number_that_is_used_again_is_another_node(
 ) -> None:
     (rig.root / "f").write_text("old")
     old = await rig.inode("f")
-    rig.volume.inodes._close(old)
+    rig.volume.inodes.descriptors.close(old)
     # Whether the filesystem gives the number out again at once is up to it. So the same number
     # with another handle is shown instead, which is all that can be seen of it.
     info = os.stat(rig.root / "f")
@@ -133,7 +133,7 @@ async def test_a_number_that_is_used_again_is_another_node(
     assert new.object_id != old.object_id
     assert rig.volume.inodes.known(rig.volume.inodes.root, Look(info, None)) is new
     # The end of the old one does not take the new one along.
-    rig.volume.inodes.forget(old)
+    rig.volume.inodes.abandon(old)
     assert rig.volume.inodes.known(rig.volume.inodes.root, Look(info, None)) is new
 
 
@@ -142,7 +142,7 @@ async def test_a_number_that_was_used_again_is_not_reopened(
 ) -> None:
     (small.root / "f").write_text("old")
     inode = await small.inode("f")
-    small.volume.inodes._close(inode)
+    small.volume.inodes.descriptors.close(inode)
     with monkeypatch.context() as patch:
         patch.setattr("tmemfs.cachefs.source.routes.file_handle", lambda *_: b"another handle")
         with pytest.raises(OSError, match="another file") as caught:
@@ -159,8 +159,8 @@ async def test_numbers_used_again_by_the_filesystem(rig: Rig) -> None:
         inode = (await rig.names.lookup(rig.volume.inodes.root, name)).inode
         assert (*inode.key, inode.generation) not in seen
         seen[(*inode.key, inode.generation)] = number
-        await rig.names.unlink(rig.volume.inodes.root, name, ME)
-        rig.volume.inodes.forget(inode)
+        await rig.volume.modify.unlink(rig.volume.inodes.root, name, ME)
+        rig.volume.inodes.abandon(inode)
 
 
 async def test_a_node_in_use_keeps_its_descriptor(small: Rig) -> None:
@@ -169,12 +169,12 @@ async def test_a_node_in_use_keeps_its_descriptor(small: Rig) -> None:
     inodes = [await small.inode(str(number)) for number in range(3 * LIMIT)]
     async with AsyncExitStack() as stack:
         # More at once than the limit: all of them must work all the same.
-        held = [await stack.enter_async_context(small.names.reach(inode)) for inode in inodes]
+        held = [await stack.enter_async_context(inode.open()) for inode in inodes]
         numbers = [os.stat(small.root / str(number)).st_ino for number in range(3 * LIMIT)]
         assert [os.fstat(fd).st_ino for fd in held] == numbers
     await reopen_one(small)
-    async with small.names.reach(inodes[5]):
-        assert small.volume.inodes.open_descriptors <= LIMIT
+    async with inodes[5].open():
+        assert small.volume.inodes.descriptors.count <= LIMIT
 
 
 async def test_many_open_files_at_once(small: Rig) -> None:
@@ -184,12 +184,12 @@ async def test_many_open_files_at_once(small: Rig) -> None:
     for file in files:
         await small.volume.release(file)
     await reopen_one(small)
-    assert small.volume.inodes.open_descriptors <= LIMIT
+    assert small.volume.inodes.descriptors.count <= LIMIT
 
 
 async def test_unlinked_while_open_goes_on_working(small: Rig) -> None:
     file = await small.create("f", b"before")
-    await small.names.unlink(small.volume.inodes.root, b"f", ME)
+    await small.volume.modify.unlink(small.volume.inodes.root, b"f", ME)
     for number in range(2 * LIMIT):
         (small.root / str(number)).write_text("")
         await small.names.fstat(await small.inode(str(number)))
@@ -204,24 +204,24 @@ async def test_unlinked_while_open_goes_on_working(small: Rig) -> None:
 
 async def test_removed_directory_goes_on_answering(small: Rig) -> None:
     root = small.volume.inodes.root
-    inode, _, _ = await small.names.mkdir(root, b"d", 0o755, ME)
-    await small.names.rmdir(root, b"d", ME)
+    inode, _, _ = await small.volume.modify.mkdir(root, b"d", 0o755, ME)
+    await small.volume.modify.rmdir(root, b"d", ME)
     for number in range(2 * LIMIT):
         (small.root / str(number)).write_text("")
         await small.names.fstat(await small.inode(str(number)))
     assert await small.names.listdir(inode) == b".\0..\0"
     with pytest.raises(FileNotFoundError):
-        await small.names.mkdir(inode, b"below", 0o755, ME)
+        await small.volume.modify.mkdir(inode, b"below", 0o755, ME)
 
 
 async def test_link_gives_a_second_name_to_the_same_node(small: Rig) -> None:
     (small.root / "a").write_text("x")
     inode = await small.inode("a")
-    linked, info, _ = await small.names.link(inode, small.volume.inodes.root, b"b", ME)
+    linked, info, _ = await small.volume.modify.link(inode, small.volume.inodes.root, b"b", ME)
     assert linked is inode
     assert info.st_nlink == 2
-    await small.names.unlink(small.volume.inodes.root, b"a", ME)
-    small.volume.inodes._close(inode)
+    await small.volume.modify.unlink(small.volume.inodes.root, b"a", ME)
+    small.volume.inodes.descriptors.close(inode)
     assert (await small.names.fstat(inode)).st_nlink == 1
 
 
