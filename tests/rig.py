@@ -12,11 +12,11 @@ from typing import Any
 import trio
 from account import check_account
 
-from tmemfs.cachefs import handles, names, stamps, volume
+from tmemfs.cachefs import handles, names, volume
 from tmemfs.cachefs.handles import OpenFile
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.names import Found
-from tmemfs.cachefs.source import changes, create, directories, executor
+from tmemfs.cachefs.source import changes, create, directories, executor, stamps
 from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.linux.credentials import ourselves
 from tmemfs.tmem import Core, Pool

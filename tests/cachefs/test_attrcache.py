@@ -258,9 +258,9 @@ async def test_a_listing_that_fails(far: Rig, monkeypatch: pytest.MonkeyPatch) -
 async def test_an_inode_that_is_not_known_any_more(far: Rig, asked: list[bytes]) -> None:
     """Who knows whether it is the one that we have changed since."""
     found = await look_at(far, NAMES)
-    far.volume.inodes.forget(found[9].inode)
+    far.volume.inodes.abandon(found[9].inode)
     assert (await look_at(far, [NAMES[9]]))[0].age > 0
-    far.volume.inodes.forget((await lookup(far, NAMES[9])).inode)
+    far.volume.inodes.abandon((await lookup(far, NAMES[9])).inode)
     await far.volume.modify.chmod(found[10].inode, 0o600, ME)
     assert (await look_at(far, [NAMES[9]]))[0].age == 0
 
@@ -366,7 +366,7 @@ async def test_a_node_that_is_made_anew_was_perhaps_changed(far: Rig) -> None:
     found = await look_at(far, NAMES)
     directory = await far.inode("d")
     await far.volume.modify.chmod(found[9].inode, 0o600, ME)
-    far.volume.inodes.forget(found[9].inode)
+    far.volume.inodes.abandon(found[9].inode)
     await far.listed(directory, [b"f09"])
     await look_at(far, NAMES)
 
@@ -442,7 +442,7 @@ async def test_a_name_of_which_more_was_heard_is_not_told_from_a_listing(
         await far.names.lookup_anew(directory, b"f09")
     elif how == "attributes":
         await far.names.fstat(found[9].inode)
-        far.volume.inodes.forget(found[9].inode)
+        far.volume.inodes.abandon(found[9].inode)
     else:
         await far.listed(directory, [b"f08", b"f09"])
     now = await lookup(far, NAMES[9])

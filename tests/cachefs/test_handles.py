@@ -9,8 +9,7 @@ import trio
 from page_data import run
 from rig import FAR, LOCAL, ME, SECONDS, Rig, gate, left_alone
 
-from tmemfs.cachefs import handles
-from tmemfs.cachefs.source import executor
+from tmemfs.cachefs.source import executor, opening
 
 PAGE = 4096
 
@@ -37,7 +36,7 @@ async def test_a_warm_open_on_a_disk_opens_nothing(
         raise AssertionError("opened")
 
     with monkeypatch.context() as patch:
-        patch.setattr(handles, "_open_at_once", refuse)
+        patch.setattr(opening, "open_at_once", refuse)
         assert await rig.read_anew("f") == content
     assert rig.volume.statistics()["backing_reads"] == 1
 
@@ -48,7 +47,7 @@ async def test_a_warm_open_elsewhere_has_what_it_may_need(
     content = run(1, 4)
     await kept(far, content)
     file = await far.open("f", os.O_RDONLY)
-    monkeypatch.setattr(handles, "_open_and_read", None)
+    monkeypatch.setattr(opening, "open_and_read", None)
     far.pool.flush_object(file.data.object_id)
     assert await far.read(file) == content
     await far.volume.release(file)
@@ -151,7 +150,7 @@ async def test_an_open_looks_again_after_a_write_that_passed_it(
 
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            with gate(monkeypatch, "_open_and_read") as opening:
+            with gate(monkeypatch, "open_and_read") as opening:
                 nursery.start_soon(open_it)
                 await opening.reached.wait()
                 await far.volume.write(writer, 0, b"much longer", ME)
@@ -366,7 +365,7 @@ async def test_an_open_does_not_wait_for_a_writer_to_rest(
 @pytest.fixture
 def by_path(new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Rig:
     """As over sshfs, but for direct I/O, for which the disk below would want aligned buffers."""
-    monkeypatch.setattr(handles, "_read_past_kernel", lambda fd: None)
+    monkeypatch.setattr(opening, "read_past_kernel", lambda fd: None)
     return new_rig(kind="fuse.sshfs")
 
 
@@ -407,8 +406,8 @@ async def test_what_is_in_memory_as_a_whole_is_opened_later_where_files_go_by_pa
     (rig.root / "f").write_bytes(b"A" * size)
     await rig.warm("f")
     made = []
-    real = handles._open_and_read
-    monkeypatch.setattr(handles, "_open_and_read", lambda *a: made.append(a) or real(*a))
+    real = opening.open_and_read
+    monkeypatch.setattr(opening, "open_and_read", lambda *a: made.append(a) or real(*a))
     file = await rig.open("f", os.O_RDONLY)
     assert len(made) == opens
     assert await rig.read(file, 0, size) == b"A" * size

@@ -28,13 +28,13 @@ async def listing(rig: Rig, names: list[str]) -> None:
     for start in (0, FILES // 2):
         part = [name.encode() for name in names[start : start + FILES // 2]]
         found = await rig.listed(root, part)
-        rig.volume.listed(root, filter(None, found), first=start == 0)
+        rig.volume.prefetcher.listed(root, filter(None, found), first=start == 0)
 
 
 async def quiet(rig: Rig) -> dict[str, int]:
     """The figures when nothing is under way any more."""
     with trio.fail_after(60):
-        while rig.volume._prefetching or rig.volume.statistics()["open_files"]:
+        while rig.volume.prefetcher.under_way or rig.volume.statistics()["open_files"]:
             await trio.sleep(0)
     return rig.volume.statistics()
 

@@ -69,7 +69,7 @@ async def test_a_listing_and_a_change_wait_in_threads(
                 nursery.start_soon(rig.names.listdir, root)
                 await listing.reached.wait()
                 with gate(monkeypatch, "chmod", before=True) as change:
-                    nursery.start_soon(rig.names.chmod, inode, 0o600, ME)
+                    nursery.start_soon(rig.volume.modify.chmod, inode, 0o600, ME)
                     await change.reached.wait()
                     assert (await rig.names.fstat(inode)).st_size == 1
                     assert (await rig.names.lookup(root, b"f")).inode is inode

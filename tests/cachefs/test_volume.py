@@ -214,7 +214,7 @@ async def test_created_and_moved_away_before_it_is_looked_at(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file that was made is the one that is open, whoever has its name by then."""
-    create = rig.names.create
+    create = rig.volume.modify.create
 
     async def create_and_lose(*args: object) -> int:
         fd = await create(*args)
@@ -375,7 +375,7 @@ async def test_a_change_behind_is_not_taken_for_our_own(rig: Rig, opened: bool) 
         before = os.fstat(fd)
         now = rewrite(rig.root / "f")
         os.chmod(rig.root / "f", 0o600)
-        rig.names._changed(inode, before, os.fstat(fd))
+        rig.volume.modify._changed(inode, before, os.fstat(fd))
     left_alone(rig.root / "f")
     assert await rig.read_anew("f") == now
     if file is not None:

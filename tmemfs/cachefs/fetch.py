@@ -95,13 +95,12 @@ class Fetcher:
             missing.remove(place)
 
     def read_ahead(self, file: OpenFile, first: int, last: int) -> None:
-        """Note a read of the pages *first* to *last* (excluded), and read on from there."""
-        size = self._page_size
-        found = file.window.advance(first, last, self.readahead // size)
-        if found is None or self._ahead >= _AHEAD:
+        """Begin to read what is missing of the pages *first* to *last* (excluded)."""
+        if self._ahead >= _AHEAD:
             return
-        end = min(found[1], -(-file.data.size // size))
-        for start, count in file.data.lacks(found[0], end) if found[0] < end else ():
+        size = self._page_size
+        last = min(last, -(-file.data.size // size))
+        for start, count in file.data.lacks(first, last) if first < last else ():
             for at in range(start, start + count, _PIECE // size):
                 part = Fill(at, min(_PIECE // size, start + count - at), file.data.generation)
                 self._ahead += part.count * size

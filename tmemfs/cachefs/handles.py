@@ -8,11 +8,8 @@ to 1 MiB that goes by path and is in the pool as a whole is opened later, too, a
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import os
-from collections import Counter
 
 import trio
 
@@ -20,18 +17,15 @@ from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.modify import Modifier
 from tmemfs.cachefs.names import Names
 from tmemfs.cachefs.pages import FileData
+from tmemfs.cachefs.quota import Quota
 from tmemfs.cachefs.readahead import Window
-from tmemfs.cachefs.source.executor import Asked, Block, Executor, read_block
+from tmemfs.cachefs.shared import SharedData
+from tmemfs.cachefs.source import opening
+from tmemfs.cachefs.source.executor import Asked, Block, Executor
 from tmemfs.cachefs.source.routes import Stat, look_open, open_inode
-from tmemfs.cachefs.stamps import stamp
-from tmemfs.linux.credentials import Caller, as_caller, may_open_all, ourselves
+from tmemfs.linux.credentials import Caller, may_open_all, ourselves
 from tmemfs.linux.syscalls import fstat_synced
 from tmemfs.tmem import Pool
-
-# What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
-# aligned. Not O_APPEND: what a mapping of such a file has changed would be appended, too.
-_OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLOCK
-
 
 # A file of so many bytes is read as soon as it is opened where each of the two is a journey over a
 # network, and a thread's work here: hardly anybody opens a small file for anything else.
@@ -41,10 +35,6 @@ _READ_AT_ONCE = 1 << 20
 # So often an open looks at a file that is being written through us, before it gives up to see it
 # at rest.
 _LOOKS = 3
-
-
-class TooManyOpen(OSError):
-    """Others need the descriptors that are left: an answer, and nothing to wait for."""
 
 
 class OpenFile:
@@ -101,11 +91,8 @@ class OpenFiles:
         self._pool = pool
         self._checks = checks
         self._writeback = writeback
-        self._descriptors = descriptors
-        self._owners: dict[int | FileData, int] = {}  # by uid: of a descriptor, or of one to come
-        self._owned: Counter[int] = Counter()
-        # Where files go by path: what was opened last by a name, and is open.
-        self._named: dict[tuple[Inode | None, bytes], FileData] = {}
+        self._quota = Quota(descriptors)
+        self._shared = SharedData(pool, executor, checks=checks)
 
     async def open(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
         """Open a file as *caller*; return it, and whether the kernel may keep its pages of it."""
@@ -130,8 +117,10 @@ class OpenFiles:
         """Make a file that belongs to *caller* and open it; return it and its attributes."""
         flags = self._access(flags)
         extra = flags & os.O_EXCL
-        self._admit(caller)
-        fd = await self._modify.create(parent, name, mode, flags & _OPEN_FLAGS | extra, caller)
+        self._quota.admit(caller)
+        fd = await self._modify.create(
+            parent, name, mode, flags & opening.OPEN_FLAGS | extra, caller
+        )
         try:
             # By the descriptor: the name may be another file's by now.
             asked = self._executor.asking()
@@ -139,7 +128,7 @@ class OpenFiles:
         except BaseException:
             os.close(fd)
             raise
-        self._own(fd, caller)
+        self._quota.charge(fd, caller)
         inode = self._inodes.learn(parent, name, look, asked.changes)
         inode.kernel_size = look.info.st_size
         return self._attach(inode, fd, look.info, flags, asked, caller)[0], look.info
@@ -150,8 +139,10 @@ class OpenFiles:
         """Make a file without a name, as *caller*, on the filesystem of *parent*; see `create`."""
         flags = self._access(flags)
         extra = flags & (os.O_TMPFILE | os.O_EXCL)
-        self._admit(caller)
-        fd = await self._modify.create_unnamed(parent, mode, flags & _OPEN_FLAGS | extra, caller)
+        self._quota.admit(caller)
+        fd = await self._modify.create_unnamed(
+            parent, mode, flags & opening.OPEN_FLAGS | extra, caller
+        )
         try:
             asked = self._executor.asking()
             look = await self._executor.call(parent.filesystem, look_open, fd)
@@ -162,7 +153,7 @@ class OpenFiles:
         except BaseException:
             os.close(fd)
             raise
-        self._own(fd, caller)
+        self._quota.charge(fd, caller)
         return self._attach(inode, fd, look.info, flags, asked, caller)[0], look.info
 
     async def reader(self, file: OpenFile) -> int:
@@ -170,7 +161,7 @@ class OpenFiles:
         fd = await self._reader(file)
         if file.data.apart or file.data.mixes:
             # To the kernel they are one file: what it has read of one it gives to the other.
-            _read_past_kernel(fd)
+            opening.read_past_kernel(fd)
         return fd
 
     async def _reader(self, file: OpenFile) -> int:
@@ -195,11 +186,11 @@ class OpenFiles:
                 continue
             data.opening = trio.Event()
             try:
-                flags = flags & _OPEN_FLAGS & ~os.O_ACCMODE
-                if data not in self._owners:
-                    self._admit(caller)
+                flags = flags & opening.OPEN_FLAGS & ~os.O_ACCMODE
+                if data not in self._quota:
+                    self._quota.admit(caller)
                 opened, _ = await self._open_admitted(inode, flags, 0, caller)
-                self._disown(data)
+                self._quota.release(data)
                 if inode.filesystem.by_path:
                     await self._compare(inode, data, opened)
                 await self._share(inode, data, opened)
@@ -216,11 +207,12 @@ class OpenFiles:
         data.closed()
         data.writers -= file.fd >= 0
         if not data.opens:
-            self._left(file.inode, data)
+            self._quota.release(data)
+            self._shared.left(file.inode, data)
             mine.append(data.fd)
             if data.apart:
                 for fd in mine:
-                    _drop_kernels(fd)
+                    opening.drop_kernels_copy(fd)
         file.inode.unpin()
         self.count -= 1
         errors = []
@@ -248,7 +240,7 @@ class OpenFiles:
     ) -> tuple[int, Block, Asked]:
         """Open the file; return descriptor, what was read of it, and when that was asked for."""
         asked = self._executor.asking()
-        opened, block = await self._open_file(inode, flags & _OPEN_FLAGS, wanted, caller)
+        opened, block = await self._open_file(inode, flags & opening.OPEN_FLAGS, wanted, caller)
         try:
             for _ in range(_LOOKS):
                 if inode.changed <= asked.changes:
@@ -275,19 +267,33 @@ class OpenFiles:
             await self._share(inode, file.data, opened)
             return file, keep
         if inode.filesystem.local and may_open_all():
+            if inode.fd >= 0:
+                return self._open_known(inode, flags, caller)
             return await self._open_later(inode, flags, caller)
         if inode.filesystem.by_path and self._has_all(inode):
             return await self._open_later(inode, flags, caller)
         return await self._look_and_open(inode, flags, caller)
 
+    def _open_known(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
+        """Open a file of which nothing may have to be read, and that answers at once.
+
+        In earnest it is opened when something has to be read, and nobody can be refused then.
+        """
+        self._quota.admit(caller)
+        self._inodes.descriptors.used(inode)
+        file, keep = self._attach(inode, -1, os.fstat(inode.fd), flags, None, caller)
+        if file.data.fd < 0 and file.data not in self._quota:
+            self._quota.charge(file.data, caller)
+        return file, keep
+
     async def _open_later(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
         """Open a file of which nothing may have to be read: in earnest when something has to."""
-        self._admit(caller)
+        self._quota.admit(caller)
         info, asked = await self._look(inode)
         file, keep = self._attach(inode, -1, info, flags, asked, caller)
-        if file.data.fd < 0 and file.data not in self._owners:
+        if file.data.fd < 0 and file.data not in self._quota:
             # Nobody is told later, when something is missing, that there are too many.
-            self._own(file.data, caller)
+            self._quota.charge(file.data, caller)
         if not inode.filesystem.local and not self._has_all(inode):
             try:
                 await self.open_data(inode, file.data, flags, caller)
@@ -323,7 +329,7 @@ class OpenFiles:
 
         async def open_it() -> None:
             nonlocal opened
-            opened, _ = await self._open_file(inode, flags & _OPEN_FLAGS, 0, caller)
+            opened, _ = await self._open_file(inode, flags & opening.OPEN_FLAGS, 0, caller)
 
         try:
             try:
@@ -359,7 +365,7 @@ class OpenFiles:
         self, inode: Inode, flags: int, wanted: int, caller: Caller
     ) -> tuple[int, Block]:
         """Open the file, and read it if it is no larger than *wanted*; see `_open_and_read`."""
-        self._admit(caller)
+        self._quota.admit(caller)
         return await self._open_admitted(inode, flags, wanted, caller)
 
     async def _open_admitted(
@@ -367,7 +373,7 @@ class OpenFiles:
     ) -> tuple[int, Block]:
         how = flags | self._executor.noatime, wanted, caller
         opened, block = await self._opened(inode, *how)
-        self._own(opened, caller)
+        self._quota.charge(opened, caller)
         return opened, block
 
     async def _opened(
@@ -375,16 +381,16 @@ class OpenFiles:
     ) -> tuple[int, Block]:
         how = flags, wanted, caller
         if not inode.filesystem.local:
-            return await inode.call(_open_and_read, *how)
+            return await inode.call(opening.open_and_read, *how)
         async with inode.open() as fd:
             try:
-                return _open_at_once(fd, flags, caller)
+                return opening.open_at_once(fd, flags, caller)
             except BlockingIOError:
-                return await self._executor.ask(inode.filesystem, _open_and_read, fd, *how)
+                return await self._executor.ask(inode.filesystem, opening.open_and_read, fd, *how)
 
     async def _close(self, inode: Inode, fd: int, *, wrote: bool = False) -> None:
         """Close *fd*: in a thread where that may have to write, or free what is in the file."""
-        self._disown(fd)
+        self._quota.release(fd)
         on = inode.filesystem
         writes = wrote and self._executor.serves_swap
         if on.local and not writes and os.fstat(fd).st_nlink:
@@ -410,120 +416,29 @@ class OpenFiles:
         else:  # somebody else was quicker, or nobody reads any more
             await self._close(inode, fd)
 
-    def _admit(self, caller: Caller) -> None:
-        """Raise ENFILE where *caller* would take the last descriptors from others."""
-        mine, all_of_them = self._owned[caller.uid], len(self._owners)
-        if all_of_them >= self._descriptors or (caller.uid and mine >= self._descriptors // 2):
-            raise TooManyOpen(errno.ENFILE, os.strerror(errno.ENFILE))
-
-    def _own(self, what: int | FileData, caller: Caller) -> None:
-        self._owners[what] = caller.uid
-        self._owned[caller.uid] += 1
-
-    def _disown(self, what: int | FileData) -> None:
-        if what in self._owners:
-            self._owned[self._owners.pop(what)] -= 1
-
-    def _left(self, inode: Inode, data: FileData) -> None:
-        """Take note that nobody has *data* open any more."""
-        self._disown(data)
-        older = data.older
-        name = data.named and data.named[1]
-        if self._named.get(name) is data:
-            if older is not None:
-                self._named[name] = older
-            else:
-                del self._named[name]
-        if inode.data is data:
-            inode.data = older if older and older.object_id == data.object_id else None
-        if data.apart and inode.data is not None:
-            inode.data.mixed()
-        elif data.apart:
-            # The kernel may have pages of what was set apart, which the next open has to drop.
-            self._pool.set_stamp(inode.object_id, 0)
-
-    def _before(self, name: tuple[Inode | None, bytes]) -> FileData | None:
-        """What is open that had that *name* last, unless we have taken the name from it."""
-        data = self._named.get(name)
-        if data is None or data.unlinked:
-            return None
-        inode, _ = data.named
-        return data if (inode.parent, inode.name) == name else None
-
     def _attach(
-        self, inode: Inode, fd: int, info: Stat, flags: int, asked: Asked, caller: Caller
+        self,
+        inode: Inode,
+        fd: int,
+        info: Stat,
+        flags: int,
+        asked: Asked | None,
+        caller: Caller,
     ) -> tuple[OpenFile, bool]:
-        data: FileData | None = inode.data
-        if data is not None:
-            data.notice(info)
-        by_path, name = inode.filesystem.by_path, (inode.parent, inode.name)
-        before = self._before(name) if by_path else None
-        if before is not None and before is not data:
-            # Another file had the name, and its descriptors lead where the name does.
-            before.set_apart()
-        if data is None or data.apart:
-            inode.data = FileData(
-                self._pool,
-                inode.object_id,
-                self._executor,
-                checks=self._checks,
-                by_path=by_path,
-                before=before,
-            )
-        if by_path:
-            self._named[name] = inode.data
-            inode.data.named = inode, name
-        keep = inode.data.opened(info)
-        inode.data.writers += fd >= 0
-        if inode.changed > asked.changes:
-            inode.data.doubt(info)
-        self._names.attrcache.note(inode, info, asked)
+        """Count an open of the file, as *info* has it; without *asked*, as it is at this moment."""
+        data = self._shared.attach(inode, info)
+        keep = data.opened(info)
+        data.writers += fd >= 0
+        if asked is not None:
+            if inode.changed > asked.changes:
+                data.doubt(info)
+            self._names.attrcache.note(inode, info, asked)
         inode.pin()
         self.count += 1
-        return OpenFile(inode, fd, inode.data, flags, caller), keep
-
-
-def _read_past_kernel(fd: int) -> None:
-    """Let *fd* be read from its filesystem each time, not from what the kernel has of the file."""
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
-
-
-def _drop_kernels(fd: int) -> None:
-    """Let the kernel forget what it has of the file of *fd*."""
-    with contextlib.suppress(OSError):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return OpenFile(inode, fd, data, flags, caller), keep
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the first error in a group of a nursery's."""
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _open_at_once(fd: int, flags: int, caller: Caller) -> tuple[int, Block]:
-    """Open the local file of an ``O_PATH`` descriptor, as *caller*.
-
-    BlockingIOError where somebody has a lease on it, and is to give that back first.
-    """
-    opened = as_caller(caller, open_inode, fd, flags | os.O_NONBLOCK)
-    os.set_blocking(opened, not flags & os.O_NONBLOCK)
-    return opened, Block(b"", os.fstat(opened))
-
-
-def _open_and_read(fd: int, flags: int, most: int, caller: Caller) -> tuple[int, Block]:
-    """Open the file of an ``O_PATH`` descriptor as *caller*; read *most* bytes, or nothing."""
-    # Before: what is opened may be newer, which the next look shows, and never older.
-    block = Block(b"", os.fstat(fd))
-    opened = as_caller(caller, open_inode, fd, flags)
-    try:
-        if 0 < block.info.st_size <= most:
-            with contextlib.suppress(OSError):  # it is told when somebody reads
-                found = read_block(opened, 0, block.info.st_size)
-                # Who changes it meanwhile leaves other times, and what was read is of neither.
-                same = stamp(found.info) == stamp(block.info)
-                block = found if same else Block(b"", found.info)
-    except BaseException:
-        os.close(opened)
-        raise
-    return opened, block

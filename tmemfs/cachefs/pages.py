@@ -27,7 +27,7 @@ from typing import Any
 import trio
 
 from tmemfs.cachefs.source.executor import Change, Executor
-from tmemfs.cachefs.stamps import IS_SET, SIZE, settled, stamp
+from tmemfs.cachefs.source.stamps import IS_SET, SIZE, settled, stamp
 from tmemfs.errors import CorruptPage
 from tmemfs.tmem import Pool
 
@@ -61,11 +61,13 @@ class FileData:
         "_by_path",
         "_checks",
         "_counters",
+        "_executor",
         "_fresh",
         "_older",
         "_pool",
         "_stamp",
         "_suspect",
+        "_threads",
         "_trusted",
         "apart",
         "changing",
@@ -79,7 +81,6 @@ class FileData:
         "opening",
         "opens",
         "size",
-        "threads",
         "unlinked",
         "writers",
     )
@@ -118,14 +119,16 @@ class FileData:
         """when (time.monotonic) the file's attributes were seen last"""
         self.fills: list[Fill] = []
         """reads of the backing file whose pages are not in the pool yet"""
-        self.threads = executor.limiter()
+        self._threads: trio.CapacityLimiter | None = None
         self._by_path = by_path
-        older = (*before._older, before) if before is not None else ()
-        self._older: list[FileData] = [data for data in older if data.opens]
+        self._older: list[FileData] = []
+        if before is not None:
+            self._older = [data for data in (*before._older, before) if data.opens]
         self._suspect = False
         """whether what its descriptors read may be another file, for all that we know"""
         self._checks = checks
         self._counters = executor.counters
+        self._executor = executor
         self._pool = pool
         self._stamp = 0
         self._trusted = False
@@ -156,9 +159,19 @@ class FileData:
         return kept
 
     @property
+    def threads(self) -> trio.CapacityLimiter:
+        """What limits the threads that read or change the file: made when one has to."""
+        if self._threads is None:
+            self._threads = self._executor.limiter()
+        return self._threads
+
+    @property
     def older(self) -> FileData | None:
         """The last one that was set apart for this, if it is open."""
-        return next((data for data in reversed(self._older) if data.opens), None)
+        for data in reversed(self._older):
+            if data.opens:
+                return data
+        return None
 
     @property
     def mixes(self) -> bool:

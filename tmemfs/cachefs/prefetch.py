@@ -1,4 +1,4 @@
-"""Who goes through the files of a directory in order, and which are next.
+"""Detects sequential opens in a directory, and prefetches the small files that come next.
 
 `tar`, `grep -r`, `cp -r` and `cat *` open one small file after the other. Over a network each of
 them takes two journeys, in which nothing else happens. So after some opens in order the next files
@@ -9,12 +9,23 @@ There are two orders: that of the directory's listing, and that of the names.
 
 from __future__ import annotations
 
+import os
+import stat
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 
+import trio
+
+from tmemfs import supervise
+from tmemfs.cachefs.handles import SMALL, OpenFiles
 from tmemfs.cachefs.inode import Inode
+from tmemfs.cachefs.inodes import InodeTable
+from tmemfs.cachefs.names import Found
+from tmemfs.cachefs.source.executor import Executor
+from tmemfs.linux.credentials import ourselves
+from tmemfs.tmem import Pool
 
 # So many files are remembered, those of the directories that were listed last.
 _FILES = 16384
@@ -115,3 +126,57 @@ class SequentialOpens:
         for inode in directory.listed if directory is not None else ():
             if self._of.get(inode) is directory:
                 del self._of[inode]
+
+
+class Prefetcher:
+    """Reads small files into *pool* before they are asked for, where an open is a journey.
+
+    *inodes* are those that are known; the files are opened as one of *files*.
+    """
+
+    def __init__(
+        self, inodes: InodeTable, files: OpenFiles, executor: Executor, pool: Pool
+    ) -> None:
+        self._inodes = inodes
+        self._files = files
+        self._executor = executor
+        self._pool = pool
+        self.enabled = True
+        self._sequential = SequentialOpens()
+        self.under_way: dict[Inode, trio.Event] = {}
+
+    def listed(self, parent: Inode, found: Iterable[Found], *, first: bool) -> None:
+        """Take note of what a listing of *parent* says; its *first* part begins it anew."""
+        if parent.filesystem.local or not self.enabled:
+            return
+        small = [
+            inode
+            for inode, info, _ in found
+            if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= SMALL
+        ]
+        self._sequential.listed(parent, small, first=first)
+
+    async def opened(self, inode: Inode) -> None:
+        """Prefetch what is next after *inode*; wait for that one, if it is on its way itself."""
+        for following in self._sequential.opened(inode):
+            supervise.start(self._prefetch, following)
+        if inode in self.under_way:
+            await self.under_way[inode].wait()
+
+    async def _prefetch(self, inode: Inode) -> None:
+        """Have a small file in the pool: an open is all that it takes."""
+        if inode in self.under_way or inode not in self._inodes:
+            return
+        if inode.data is not None or self._pool.stamp(inode.object_id):
+            return
+        self.under_way[inode] = trio.Event()
+        inode.pin()
+        try:
+            file, _ = await self._files.open(inode, os.O_RDONLY, ourselves())
+            counters = self._executor.counters
+            counters.readahead_reads += 1
+            counters.readahead_pages += -(-file.data.size // self._pool.page_size)
+            await self._files.release(file)
+        finally:
+            inode.unpin()
+            self.under_way.pop(inode).set()

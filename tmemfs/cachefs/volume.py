@@ -11,29 +11,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import time
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import trio
 
-from tmemfs import supervise
 from tmemfs.cachefs.attrcache import AttrCache
 from tmemfs.cachefs.fetch import Fetcher
-from tmemfs.cachefs.handles import SMALL, OpenFile, OpenFiles
+from tmemfs.cachefs.handles import OpenFile, OpenFiles
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.inodes import InodeTable
 from tmemfs.cachefs.modify import Modifier
-from tmemfs.cachefs.names import Found, Names
+from tmemfs.cachefs.names import Names
 from tmemfs.cachefs.pages import Ours
-from tmemfs.cachefs.prefetch import SequentialOpens
+from tmemfs.cachefs.prefetch import Prefetcher
 from tmemfs.cachefs.source.executor import Executor
 from tmemfs.cachefs.source.routes import Stat, inode_path
-from tmemfs.cachefs.stamps import stamp
+from tmemfs.cachefs.source.stamps import stamp
 from tmemfs.cachefs.trace import Trace
 from tmemfs.config import CacheMode
-from tmemfs.linux.credentials import Caller, ourselves
+from tmemfs.errors import CorruptPage
+from tmemfs.linux.credentials import Caller
 from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import INDEX_LIMIT, Pool
 
@@ -91,8 +90,7 @@ class CacheVolume:
         self.mode = mode
         self.writeback = writeback
         self.fetcher = Fetcher(self.executor, self.files, pool.page_size)
-        self._sequential = SequentialOpens()
-        self._prefetching: dict[Inode, trio.Event] = {}
+        self.prefetcher = Prefetcher(self.inodes, self.files, self.executor, pool)
         self._pool = pool
         self.readahead = readahead
         self._page_size = pool.page_size
@@ -125,11 +123,8 @@ class CacheVolume:
 
     async def open(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
         """Open a file as *caller*; return it, and whether the kernel may keep its pages of it."""
-        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
-            for sibling in self._sequential.opened(inode):
-                supervise.start(self._prefetch, sibling)
-            if inode in self._prefetching:
-                await self._prefetching[inode].wait()
+        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY and not inode.filesystem.local:
+            await self.prefetcher.opened(inode)
         file, keep = await self.files.open(inode, flags, caller)
         if flags & os.O_TRUNC:
             try:
@@ -140,77 +135,50 @@ class CacheVolume:
                 raise
         return file, keep
 
-    def listed(self, parent: Inode, found: Iterable[Found], *, first: bool) -> None:
-        """Take note of what a listing of *parent* says; its *first* part begins it anew."""
-        if parent.filesystem.local or not self.readahead:
-            return
-        small = [
-            inode
-            for inode, info, _ in found
-            if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= SMALL
-        ]
-        self._sequential.listed(parent, small, first=first)
-
-    async def _prefetch(self, inode: Inode) -> None:
-        """Have a small file in the pool before it is asked for: an open is all that it takes."""
-        if inode in self._prefetching or inode not in self.inodes:
-            return
-        if inode.data is not None or self._pool.stamp(inode.object_id):
-            return
-        self._prefetching[inode] = trio.Event()
-        inode.pin()
-        try:
-            file, _ = await self.files.open(inode, os.O_RDONLY, ourselves())
-            self.executor.counters.readahead_reads += 1
-            self.executor.counters.readahead_pages += -(-file.data.size // self._page_size)
-            await self.release(file)
-        finally:
-            inode.unpin()
-            self._prefetching.pop(inode).set()
-
     # -- bytes -------------------------------------------------------------------------------
 
     def read(
-        self, file: OpenFile, offset: int, size: int
+        self, file: OpenFile, offset: int, size: int, *, looked: bool = False
     ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
         """Return up to *size* bytes at *offset*, fewer only at the end of the file.
 
         What the pool has is returned at once; where some of it is missing, a coroutine that
-        reads it from the backing file and returns the bytes.
+        reads it from the backing file and returns the bytes. Nobody has to look at the file if
+        somebody has just *looked*.
         """
-        data = file.data
+        data, end = file.data, offset + size
         # The file may have grown behind our back: a log that somebody follows.
-        if (offset + size > data.size or self.mode == "none") and self._may_have_changed(file):
+        unsure = (end > data.size or self.mode == "none") and not looked
+        if unsure and self._may_have_changed(file):
             if not file.inode.filesystem.local:
                 return self._look_and_read(file, offset, size)
             data.notice(os.fstat(file.backing_fd))
-        return self._read(file, offset, size)
-
-    def _read(
-        self, file: OpenFile, offset: int, size: int
-    ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
-        data = file.data
         if data.apart:
             return self._read_apart(file, offset, size)
-        end = min(offset + size, data.size)
+        end = min(end, data.size)
         if offset >= end:
             return b""
         page_size = self._page_size
-        first = offset // page_size
+        first, last = offset // page_size, (end - 1) // page_size + 1
         start = offset - first * page_size
-        last = (end - 1) // page_size + 1
         if self._trace is not None:
             self._trace.note(data.object_id, first, last - first)
+        most = self.fetcher.readahead
+        ahead = file.window.advance(first, last, most // page_size) if most else None
         if last - first == 1:
-            page = data.get_page(first)
-            if self.fetcher.readahead:
-                self.fetcher.read_ahead(file, first, last)
+            # Most reads, so that this does without lists.
+            try:
+                page = self._pool.get(data.object_id, first)
+            except CorruptPage:  # which the pool has dropped; the backing file has the right bytes
+                page = None
+            if ahead is not None:
+                self.fetcher.read_ahead(file, *ahead)
             if page is not None:
                 return page[start : start + end - offset]
             return self._read_rest(file, first, bytearray(page_size), {0}, offset, end)
         run, missing = data.get_run(first, last - first)
-        if self.fetcher.readahead:
-            self.fetcher.read_ahead(file, first, last)
+        if ahead is not None:
+            self.fetcher.read_ahead(file, *ahead)
         if missing:
             return self._read_rest(file, first, run, set(missing), offset, end)
         return memoryview(run)[start : start + end - offset]
@@ -231,7 +199,7 @@ class CacheVolume:
         self.names.attrcache.update(file.inode, info, asked)
         if file.data.generation == generation:
             file.data.notice(info)
-        found = self._read(file, offset, size)
+        found = self.read(file, offset, size, looked=True)
         return await found if isinstance(found, Coroutine) else found
 
     async def _read_rest(
@@ -354,6 +322,7 @@ class CacheVolume:
     def readahead(self, size: int) -> None:
         # More would push out what it has just brought where the budget is small.
         self.fetcher.readahead = min(size, 4 * self._pool.arena.segment_size)
+        self.prefetcher.enabled = size > 0
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ class Lister:
         try:
             await self._list(directory, parent, start, token, told)
         finally:
-            self._volume.listed(parent, told, first=start == 0)
+            self._volume.prefetcher.listed(parent, told, first=start == 0)
 
     async def _list(
         self,

@@ -11,7 +11,7 @@ import errno
 import functools
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 
@@ -44,9 +44,9 @@ def handler(
     that is served from memory should not pay for coroutines that it does not need.
     """
 
-    async def once_more(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def once_more(self: S, *args: P.args, **kwargs: P.kwargs) -> Any:
         result: Any = method(self, *args, **kwargs)
-        return cast(R, await result if type(result) is CoroutineType else result)
+        return await result if type(result) is CoroutineType else result
 
     @functools.wraps(method)
     async def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -55,7 +55,7 @@ def handler(
                 result: Any = method(self, *args, **kwargs)
                 if type(result) is CoroutineType:
                     result = await result
-                return cast(R, result)
+                return result  # type: ignore[no-any-return]  # cast() is a call, and this is the hot path
             except OSError as error:
                 if not lacks_descriptor(error):
                     raise
@@ -71,4 +71,4 @@ def handler(
             self.failsafe.note(method.__name__, error, message)
             raise pyfuse3.FUSEError(errno.EIO) from error
 
-    return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, R]], wrapped)
+    return wrapped

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import trio
 
-from tmemfs.cachefs.handles import TooManyOpen
+from tmemfs.cachefs.quota import TooManyOpen
 
 R = TypeVar("R")
 

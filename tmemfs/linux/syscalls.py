@@ -62,6 +62,9 @@ _HERE, _CACHED = (
 )
 
 
+_HOW_BYTES = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
+
+
 def _checked(result: int, name: object = None) -> int:
     if result < 0:
         error = ctypes.get_errno()
@@ -77,8 +80,12 @@ def open_here(directory: int, name: bytes, *, cached: bool = False) -> int:
     Linux 5.6; EINVAL with *cached* before 5.12. See openat2(2).
     """
     how = _CACHED if cached else _HERE
-    size = ctypes.c_size_t(ctypes.sizeof(how))
-    return _checked(_libc.syscall(_SYS_OPENAT2, directory, name, ctypes.byref(how), size), name)
+    fd: int = _libc.syscall(_SYS_OPENAT2, directory, name, ctypes.byref(how), _HOW_BYTES)
+    # Here and below without _checked(): these are most of what a lookup costs.
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), name)
+    return fd
 
 
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
@@ -94,11 +101,12 @@ def file_handle(fd: int) -> bytes:
     """
     handle = _FileHandle(_MAX_HANDLE)
     mount_id = ctypes.c_int()
-    _checked(
-        _libc.name_to_handle_at(
-            fd, b"", ctypes.byref(handle), ctypes.byref(mount_id), _AT_EMPTY_PATH
-        )
+    result = _libc.name_to_handle_at(
+        fd, b"", ctypes.byref(handle), ctypes.byref(mount_id), _AT_EMPTY_PATH
     )
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
     return bytes(handle)[: _HEADER + handle.handle_bytes]
 
 

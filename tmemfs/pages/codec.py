@@ -15,8 +15,6 @@ lz4 cannot produce the first two: its shortest block for 4 KiB is 24 bytes, beca
 4 KiB alone takes sixteen bytes to write down.
 """
 
-from typing import cast
-
 import lz4.block
 
 from tmemfs.errors import CorruptPage
@@ -35,7 +33,7 @@ def encode(page: bytes) -> bytes:
     # Two words tell most pages apart; only then is the whole page looked at.
     if word == page[-WORD:] and page == word * (size // WORD):
         return b"" if word == _ZERO_WORD else word
-    payload = cast(bytes, _compress(page, store_size=False))
+    payload: bytes = _compress(page, store_size=False)
     return payload if len(payload) < size - size // 8 else page
 
 
@@ -49,7 +47,7 @@ def decode(payload: bytes | memoryview, size: int, page_size: int) -> bytes:
         raise CorruptPage(f"stored page has {len(payload)} bytes instead of the {size} noted")
     if WORD < size < page_size:
         try:
-            page = cast(bytes, _decompress(payload, page_size))
+            page: bytes = _decompress(payload, page_size)
         except lz4.block.LZ4BlockError as error:
             raise CorruptPage(f"stored page cannot be decompressed: {error}") from error
         if len(page) != page_size:

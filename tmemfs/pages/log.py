@@ -99,7 +99,7 @@ class SegmentLog:
         self.segments: OrderedDict[int, Segment] = OrderedDict()
         self.head: Segment | None = None
         self._arena = arena
-        self._view = arena.view
+        self.view = arena.view
 
     def fits(self, size: int) -> bool:
         """Say whether `append` has room for a payload of *size* bytes."""
@@ -143,7 +143,7 @@ class SegmentLog:
         end, rows_left = position + len(data), head.rows_left - count
         metadata = self._arena.metadata_bytes + ROW_BYTES * count
         lives = [(head, _sum(head.live, sizes, self.page_size, 1))]
-        self._view[position:end] = data
+        self.view[position:end] = data
         # The last that can fail; nothing has changed until here.
         head.rows.extend(rows)
         head.position, head.rows_left, self._arena.metadata_bytes = end, rows_left, metadata
@@ -154,16 +154,12 @@ class SegmentLog:
 
         Raises `tmemfs.errors.CorruptPage` where a stored page cannot be decoded.
         """
-        return reader.read(self._view, locations, self.page_size)
-
-    def page(self, location: int) -> bytes:
-        """Return the page at *location*, which is not 0. See `read`."""
-        return reader.page_at(self._view, location, self.page_size)
+        return reader.read(self.view, locations, self.page_size)
 
     def payload(self, location: int) -> memoryview:
         """Return the stored payload itself, valid until its segment is given back."""
         start = location >> SIZE_BITS
-        return self._view[start : start + (location & SIZE_MASK)]
+        return self.view[start : start + (location & SIZE_MASK)]
 
     def open_segment(self) -> None:
         """Take a segment from the arena and make it the head; the old head is full from now on."""

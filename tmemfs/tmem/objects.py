@@ -146,6 +146,8 @@ class ObjectTable:
         """how many of the pages are in an overflow file"""
         self.metadata_bytes = 0
         self._by_id: dict[int, Object] = {}
+        self.find = self._by_id.get
+        """the object of an id, None when no page of it is there: asked for by every request"""
         self._by_number: list[Object | None] = []
         # The numbers that are free, so many of its first. It has places for all numbers, so that an
         # object goes without taking memory, and is no list: its ints would outlive their objects.
@@ -157,10 +159,6 @@ class ObjectTable:
 
     def __iter__(self) -> Iterator[Object]:
         return iter(self._by_id.values())
-
-    def find(self, object_id: int) -> Object | None:
-        """Return the object of that id, None when no page of it is there."""
-        return self._by_id.get(object_id)
 
     def obtain(self, object_id: int) -> Object:
         """Return the object of that id. A new one joins the table with its first page.
@@ -235,6 +233,7 @@ class ObjectTable:
         """Forget every object at once; what lives in segments is for the caller."""
         left = self._arena.metadata_bytes - self.metadata_bytes
         self._by_id, self._by_number, self._numbers, self._free = {}, [], array("I"), 0
+        self.find = self._by_id.get
         self.pages = self.outside = self.metadata_bytes = 0
         self._arena.metadata_bytes = left
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from tmemfs.errors import CorruptPage
-from tmemfs.pages import Arena, Segment, SegmentLog, codec
+from tmemfs.pages import Arena, Segment, SegmentLog, codec, reader
 from tmemfs.tmem.objects import NODE_PAGES, ObjectTable
 from tmemfs.tmem.stats import PoolCounters, ReclaimCounters, as_dict
 
@@ -113,7 +113,7 @@ class Pool(ABC):
         if not location:
             return None
         try:
-            page = self._reader.page(location)
+            page = reader.page_at(self._reader.view, location, self.page_size)
         except CorruptPage:
             counters.corrupt_pages += 1
             self._corrupt(object_id, index, 1)

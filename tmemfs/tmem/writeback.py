@@ -15,7 +15,7 @@ from collections.abc import Container, Sequence
 from itertools import islice
 
 from tmemfs.errors import CorruptPage
-from tmemfs.pages import Arena, Segment
+from tmemfs.pages import Arena, Segment, reader
 from tmemfs.pages.log import release_empty
 from tmemfs.tmem.objects import Object
 from tmemfs.tmem.persistent import PersistentPool
@@ -80,7 +80,8 @@ class Batch:
         victims = sorted(set(victims), key=lambda v: (v[0].id, v[1]))
         for owner, index, location in victims:
             try:
-                pages.append((index, self.pool.log.page(location)))
+                page = reader.page_at(self.pool.log.view, location, self.pool.page_size)
+                pages.append((index, page))
             except CorruptPage:
                 self.pool.counters.corrupt_pages += 1
                 owner.use(index)

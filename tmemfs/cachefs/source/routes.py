@@ -144,7 +144,10 @@ def look_cached(directory: int, name: bytes) -> Look | None:
         raise
     except OSError:
         return None
-    return _look_and_close(fd)
+    try:
+        return Look(os.fstat(fd), handle_of(fd))
+    finally:
+        os.close(fd)
 
 
 def look(directory: int, name: bytes) -> Look:
