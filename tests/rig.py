@@ -16,7 +16,7 @@ from tmemfs.cachefs import handles, names, volume
 from tmemfs.cachefs.handles import OpenFile
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.names import Found
-from tmemfs.cachefs.source import changes, create, directories, executor, stamps
+from tmemfs.cachefs.source import changes, create, directories, executor, opening, stamps
 from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.linux.credentials import ourselves
 from tmemfs.tmem import Core, Pool
@@ -183,7 +183,7 @@ def gate(monkeypatch: Any, name: str, *, before: bool = False) -> Iterator[Gate]
     """A gate in the function `name` of the modules of cache volumes."""
     module = next(
         m
-        for m in (executor, handles, names, volume, directories, changes, create)
+        for m in (executor, handles, names, volume, directories, changes, create, opening)
         if hasattr(m, name)
     )
     made = Gate(getattr(module, name), before=before)

@@ -150,9 +150,9 @@ async def test_an_open_looks_again_after_a_write_that_passed_it(
 
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            with gate(monkeypatch, "open_and_read") as opening:
+            with gate(monkeypatch, "open_and_read") as being_opened:
                 nursery.start_soon(open_it)
-                await opening.reached.wait()
+                await being_opened.reached.wait()
                 await far.volume.write(writer, 0, b"much longer", ME)
                 await far.volume.release(writer)
     assert await far.read(opened[0]) == b"much longer"

@@ -13,11 +13,11 @@ import os
 
 import trio
 
+from tmemfs.cachefs.backingfiles import BackingFiles
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.modify import Modifier
 from tmemfs.cachefs.names import Names
 from tmemfs.cachefs.pages import FileData
-from tmemfs.cachefs.quota import Quota
 from tmemfs.cachefs.readahead import Window
 from tmemfs.cachefs.shared import SharedData
 from tmemfs.cachefs.source import opening
@@ -27,13 +27,9 @@ from tmemfs.linux.credentials import Caller, may_open_all, ourselves
 from tmemfs.linux.syscalls import fstat_synced
 from tmemfs.tmem import Pool
 
-# A file of so many bytes is read as soon as it is opened where each of the two is a journey over a
-# network, and a thread's work here: hardly anybody opens a small file for anything else.
-SMALL = 64 << 10
 # A file of so many bytes is read before anybody has put another one in its place, as a rule.
 _READ_AT_ONCE = 1 << 20
-# So often an open looks at a file that is being written through us, before it gives up to see it
-# at rest.
+# So often an open looks at a file that is being written through us, to see it at rest.
 _LOOKS = 3
 
 
@@ -91,7 +87,7 @@ class OpenFiles:
         self._pool = pool
         self._checks = checks
         self._writeback = writeback
-        self._quota = Quota(descriptors)
+        self._backing = BackingFiles(executor, descriptors)
         self._shared = SharedData(pool, executor, checks=checks)
 
     async def open(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
@@ -117,7 +113,7 @@ class OpenFiles:
         """Make a file that belongs to *caller* and open it; return it and its attributes."""
         flags = self._access(flags)
         extra = flags & os.O_EXCL
-        self._quota.admit(caller)
+        self._backing.quota.admit(caller)
         fd = await self._modify.create(
             parent, name, mode, flags & opening.OPEN_FLAGS | extra, caller
         )
@@ -128,7 +124,7 @@ class OpenFiles:
         except BaseException:
             os.close(fd)
             raise
-        self._quota.charge(fd, caller)
+        self._backing.quota.charge(fd, caller)
         inode = self._inodes.learn(parent, name, look, asked.changes)
         inode.kernel_size = look.info.st_size
         return self._attach(inode, fd, look.info, flags, asked, caller)[0], look.info
@@ -139,7 +135,7 @@ class OpenFiles:
         """Make a file without a name, as *caller*, on the filesystem of *parent*; see `create`."""
         flags = self._access(flags)
         extra = flags & (os.O_TMPFILE | os.O_EXCL)
-        self._quota.admit(caller)
+        self._backing.quota.admit(caller)
         fd = await self._modify.create_unnamed(
             parent, mode, flags & opening.OPEN_FLAGS | extra, caller
         )
@@ -153,7 +149,7 @@ class OpenFiles:
         except BaseException:
             os.close(fd)
             raise
-        self._quota.charge(fd, caller)
+        self._backing.quota.charge(fd, caller)
         return self._attach(inode, fd, look.info, flags, asked, caller)[0], look.info
 
     async def reader(self, file: OpenFile) -> int:
@@ -187,10 +183,10 @@ class OpenFiles:
             data.opening = trio.Event()
             try:
                 flags = flags & opening.OPEN_FLAGS & ~os.O_ACCMODE
-                if data not in self._quota:
-                    self._quota.admit(caller)
-                opened, _ = await self._open_admitted(inode, flags, 0, caller)
-                self._quota.release(data)
+                if data not in self._backing.quota:
+                    self._backing.quota.admit(caller)
+                opened, _ = await self._backing.open_admitted(inode, flags, 0, caller)
+                self._backing.quota.release(data)
                 if inode.filesystem.by_path:
                     await self._compare(inode, data, opened)
                 await self._share(inode, data, opened)
@@ -207,7 +203,7 @@ class OpenFiles:
         data.closed()
         data.writers -= file.fd >= 0
         if not data.opens:
-            self._quota.release(data)
+            self._backing.quota.release(data)
             self._shared.left(file.inode, data)
             mine.append(data.fd)
             if data.apart:
@@ -219,7 +215,7 @@ class OpenFiles:
         for fd in mine:
             if fd >= 0:
                 try:
-                    await self._close(file.inode, fd, wrote=file.wrote)
+                    await self._backing.close(file.inode, fd, wrote=file.wrote)
                 except OSError as error:  # of a write that failed late
                     errors.append(error)
         if file.wrote:
@@ -240,7 +236,7 @@ class OpenFiles:
     ) -> tuple[int, Block, Asked]:
         """Open the file; return descriptor, what was read of it, and when that was asked for."""
         asked = self._executor.asking()
-        opened, block = await self._open_file(inode, flags & opening.OPEN_FLAGS, wanted, caller)
+        opened, block = await self._backing.open(inode, flags & opening.OPEN_FLAGS, wanted, caller)
         try:
             for _ in range(_LOOKS):
                 if inode.changed <= asked.changes:
@@ -249,7 +245,7 @@ class OpenFiles:
                 block = Block(b"", await self._executor.call(inode.filesystem, os.fstat, opened))
             self._inodes.descriptors.check(inode, block.info)
         except BaseException:
-            await self._close(inode, opened)
+            await self._backing.close(inode, opened)
             raise
         return opened, block, asked
 
@@ -257,7 +253,7 @@ class OpenFiles:
         self, inode: Inode, flags: int, caller: Caller
     ) -> tuple[OpenFile, bool]:
         if inode.data is None and not self._pool.stamp(inode.object_id):
-            wanted = 0 if inode.filesystem.local else SMALL
+            wanted = 0 if inode.filesystem.local else opening.SMALL
             opened, block, asked = await self._open(inode, flags, wanted, caller)
             file, keep = self._attach(inode, -1, block.info, flags, asked, caller)
             if block.data:
@@ -267,33 +263,20 @@ class OpenFiles:
             await self._share(inode, file.data, opened)
             return file, keep
         if inode.filesystem.local and may_open_all():
-            if inode.fd >= 0:
-                return self._open_known(inode, flags, caller)
-            return await self._open_later(inode, flags, caller)
+            if inode.fd < 0:
+                return await self._open_later(inode, flags, caller)
+            self._backing.quota.admit(caller)
+            self._inodes.descriptors.used(inode)
+            return self._attach_later(inode, os.fstat(inode.fd), flags, None, caller)
         if inode.filesystem.by_path and self._has_all(inode):
             return await self._open_later(inode, flags, caller)
         return await self._look_and_open(inode, flags, caller)
 
-    def _open_known(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
-        """Open a file of which nothing may have to be read, and that answers at once.
-
-        In earnest it is opened when something has to be read, and nobody can be refused then.
-        """
-        self._quota.admit(caller)
-        self._inodes.descriptors.used(inode)
-        file, keep = self._attach(inode, -1, os.fstat(inode.fd), flags, None, caller)
-        if file.data.fd < 0 and file.data not in self._quota:
-            self._quota.charge(file.data, caller)
-        return file, keep
-
     async def _open_later(self, inode: Inode, flags: int, caller: Caller) -> tuple[OpenFile, bool]:
         """Open a file of which nothing may have to be read: in earnest when something has to."""
-        self._quota.admit(caller)
+        self._backing.quota.admit(caller)
         info, asked = await self._look(inode)
-        file, keep = self._attach(inode, -1, info, flags, asked, caller)
-        if file.data.fd < 0 and file.data not in self._quota:
-            # Nobody is told later, when something is missing, that there are too many.
-            self._quota.charge(file.data, caller)
+        file, keep = self._attach_later(inode, info, flags, asked, caller)
         if not inode.filesystem.local and not self._has_all(inode):
             try:
                 await self.open_data(inode, file.data, flags, caller)
@@ -329,7 +312,7 @@ class OpenFiles:
 
         async def open_it() -> None:
             nonlocal opened
-            opened, _ = await self._open_file(inode, flags & opening.OPEN_FLAGS, 0, caller)
+            opened, _ = await self._backing.open(inode, flags & opening.OPEN_FLAGS, 0, caller)
 
         try:
             try:
@@ -343,7 +326,7 @@ class OpenFiles:
             file, keep = self._attach(inode, -1, info, flags, asked, caller)
         except BaseException:
             if opened >= 0:
-                await self._close(inode, opened)
+                await self._backing.close(inode, opened)
             raise
         await self._share(inode, file.data, opened)
         return file, keep
@@ -361,43 +344,6 @@ class OpenFiles:
             file.direct = True
         return file, keep
 
-    async def _open_file(
-        self, inode: Inode, flags: int, wanted: int, caller: Caller
-    ) -> tuple[int, Block]:
-        """Open the file, and read it if it is no larger than *wanted*; see `_open_and_read`."""
-        self._quota.admit(caller)
-        return await self._open_admitted(inode, flags, wanted, caller)
-
-    async def _open_admitted(
-        self, inode: Inode, flags: int, wanted: int, caller: Caller
-    ) -> tuple[int, Block]:
-        how = flags | self._executor.noatime, wanted, caller
-        opened, block = await self._opened(inode, *how)
-        self._quota.charge(opened, caller)
-        return opened, block
-
-    async def _opened(
-        self, inode: Inode, flags: int, wanted: int, caller: Caller
-    ) -> tuple[int, Block]:
-        how = flags, wanted, caller
-        if not inode.filesystem.local:
-            return await inode.call(opening.open_and_read, *how)
-        async with inode.open() as fd:
-            try:
-                return opening.open_at_once(fd, flags, caller)
-            except BlockingIOError:
-                return await self._executor.ask(inode.filesystem, opening.open_and_read, fd, *how)
-
-    async def _close(self, inode: Inode, fd: int, *, wrote: bool = False) -> None:
-        """Close *fd*: in a thread where that may have to write, or free what is in the file."""
-        self._quota.release(fd)
-        on = inode.filesystem
-        writes = wrote and self._executor.serves_swap
-        if on.local and not writes and os.fstat(fd).st_nlink:
-            os.close(fd)
-        else:
-            await self._executor.ask(on, os.close, fd)
-
     async def _compare(self, inode: Inode, data: FileData, opened: int) -> None:
         """Set *data* apart unless *opened* is what is known of it, as far as anybody can tell."""
         try:
@@ -406,7 +352,7 @@ class OpenFiles:
                 data.set_apart()
                 raise OSError(errno.ESTALE, "another file has taken the name", inode.name)
         except BaseException:
-            await self._close(inode, opened)
+            await self._backing.close(inode, opened)
             raise
 
     async def _share(self, inode: Inode, data: FileData, fd: int) -> None:
@@ -414,7 +360,17 @@ class OpenFiles:
         if data.fd < 0 and data.opens:
             data.fd = fd
         else:  # somebody else was quicker, or nobody reads any more
-            await self._close(inode, fd)
+            await self._backing.close(inode, fd)
+
+    def _attach_later(
+        self, inode: Inode, info: Stat, flags: int, asked: Asked | None, caller: Caller
+    ) -> tuple[OpenFile, bool]:
+        """As `_attach`, of a file that is opened in earnest when something has to be read."""
+        file, keep = self._attach(inode, -1, info, flags, asked, caller)
+        if file.data.fd < 0 and file.data not in self._backing.quota:
+            # Nobody is told later, when something is missing, that there are too many.
+            self._backing.quota.charge(file.data, caller)
+        return file, keep
 
     def _attach(
         self,

@@ -168,10 +168,8 @@ class FileData:
     @property
     def older(self) -> FileData | None:
         """The last one that was set apart for this, if it is open."""
-        for data in reversed(self._older):
-            if data.opens:
-                return data
-        return None
+        still_open = [data for data in self._older if data.opens] if self._older else None
+        return still_open[-1] if still_open else None
 
     @property
     def mixes(self) -> bool:

@@ -19,11 +19,12 @@ from operator import attrgetter
 import trio
 
 from tmemfs import supervise
-from tmemfs.cachefs.handles import SMALL, OpenFiles
+from tmemfs.cachefs.handles import OpenFiles
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.inodes import InodeTable
 from tmemfs.cachefs.names import Found
 from tmemfs.cachefs.source.executor import Executor
+from tmemfs.cachefs.source.opening import SMALL
 from tmemfs.linux.credentials import ourselves
 from tmemfs.tmem import Pool
 

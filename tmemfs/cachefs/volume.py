@@ -26,6 +26,7 @@ from tmemfs.cachefs.modify import Modifier
 from tmemfs.cachefs.names import Names
 from tmemfs.cachefs.pages import Ours
 from tmemfs.cachefs.prefetch import Prefetcher
+from tmemfs.cachefs.source import opening
 from tmemfs.cachefs.source.executor import Executor
 from tmemfs.cachefs.source.routes import Stat, inode_path
 from tmemfs.cachefs.source.stamps import stamp
@@ -288,7 +289,9 @@ class CacheVolume:
     async def sync_directory(self, inode: Inode) -> None:
         """Let a directory's names reach the backing disk."""
         async with inode.open() as fd:
-            await self.executor.wait(self.executor.limiter(), _sync_directory, inode_path(fd))
+            await self.executor.wait(
+                self.executor.limiter(), opening.sync_directory, inode_path(fd)
+            )
 
     async def flush(self, file: OpenFile) -> None:
         """One of the file's descriptors was closed: the last chance to report a late error."""
@@ -391,11 +394,3 @@ def seek_in_data(size: int, offset: int, whence: int) -> int:
     if not 0 <= offset < size:
         raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
     return offset if whence == os.SEEK_DATA else size
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

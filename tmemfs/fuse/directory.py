@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Callable
-
 import pyfuse3
 
 from tmemfs.cachefs.inode import Inode
-from tmemfs.cachefs.inodes import NO_INODE
 from tmemfs.cachefs.names import Found
 from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.fuse import control
-from tmemfs.fuse.control import Control, Entry
+from tmemfs.fuse.control import Control
+from tmemfs.fuse.entries import Entries, only_a_name
 
 _DOTS = (b".", b"..")
 # Names that are looked at in one go, in less than a slice.
@@ -37,23 +34,18 @@ class Directory:
 
 
 class Lister:
-    """Lists the directories of *volume*, and those of the machine room.
-
-    *found* and *own* make of an inode, or of an entry of the machine room, what the kernel is told.
-    """
+    """Lists the directories of *volume*, and those of the machine room."""
 
     def __init__(
         self,
         volume: CacheVolume,
         machine_room: Control,
-        found: Callable[[Found], pyfuse3.EntryAttributes],
-        own: Callable[[Entry], pyfuse3.EntryAttributes],
+        entries: Entries,
     ) -> None:
         self._volume = volume
         self._control = machine_room
         self._inodes = volume.inodes
-        self._found = found
-        self._own = own
+        self._entries = entries
 
     async def read(self, directory: Directory, start: int, token: pyfuse3.ReaddirToken) -> None:
         """Reply with names of *directory* from the offset *start* on."""
@@ -99,12 +91,12 @@ class Lister:
                 if isinstance(look, FileNotFoundError):
                     continue  # removed since the names were read
                 if look is None or isinstance(look, OSError):
-                    entry = self._dot(parent, name) if look is None else _only_a_name()
+                    entry = self._entries.dot(parent, name) if look is None else only_a_name()
                     if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
                         return
                     continue
                 found = names.learn(parent, name, look, asked)
-                entry = self._found(found)
+                entry = self._entries.found(*found)
                 if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
                     self._inodes.abandon(found.inode)  # no room for it; it will be asked for again
                     return
@@ -117,26 +109,8 @@ class Lister:
             names = [*_DOTS, *(entry.name for entry in own.list(number))]
             directory.names = b"".join(name + b"\0" for name in names)
         for name, offset in directory.part(start, len(directory.names)):
-            entry = self._own(own.entry(number) if name in _DOTS else own.lookup(number, name))
+            entry = self._entries.own(
+                own.entry(number) if name in _DOTS else own.lookup(number, name)
+            )
             if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, offset):
                 return
-
-    def _dot(self, parent: Inode, name: bytes) -> pyfuse3.EntryAttributes:
-        """``.`` or ``..`` in *parent*, of which the kernel wants to know the number alone."""
-        inode = parent if name == b"." else parent.parent or parent
-        entry = pyfuse3.EntryAttributes()
-        root = inode is self._volume.inodes.root
-        entry.st_ino = pyfuse3.InodeT(inode.ino if root else inode.number)
-        entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
-        return entry
-
-
-def _only_a_name() -> pyfuse3.EntryAttributes:
-    """A name that could not be looked at: the kernel lists it, and will ask who asks for more."""
-    entry = pyfuse3.EntryAttributes()
-    # No inode of ours, and without a kind the kernel does not take it for one; it forgets it at
-    # once. But 0, which stands for "no inode" in FUSE, would make the C library skip the name.
-    entry.st_ino = pyfuse3.InodeT(NO_INODE)
-    entry.st_mode = pyfuse3.ModeT(0)
-    entry.entry_timeout = entry.attr_timeout = 0
-    return entry

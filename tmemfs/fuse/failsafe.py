@@ -55,7 +55,7 @@ def handler(
                 result: Any = method(self, *args, **kwargs)
                 if type(result) is CoroutineType:
                     result = await result
-                return result  # type: ignore[no-any-return]  # cast() is a call, and this is the hot path
+                return result  # type: ignore[no-any-return]  # cast() would be a call
             except OSError as error:
                 if not lacks_descriptor(error):
                     raise
@@ -71,4 +71,4 @@ def handler(
             self.failsafe.note(method.__name__, error, message)
             raise pyfuse3.FUSEError(errno.EIO) from error
 
-    return wrapped
+    return wrapped  # type: ignore[return-value]

@@ -17,15 +17,15 @@ import pyfuse3
 
 from tmemfs.cachefs.handles import OpenFile
 from tmemfs.cachefs.inode import Inode
-from tmemfs.cachefs.inodes import NO_INODE, OWN_NUMBERS
-from tmemfs.cachefs.names import Found
+from tmemfs.cachefs.inodes import OWN_NUMBERS
 from tmemfs.cachefs.volume import seek_in_data
 from tmemfs.fuse import control, session
-from tmemfs.fuse.attributes import Timeouts, attributes, forbid, statvfs
-from tmemfs.fuse.control import Control, Entry
+from tmemfs.fuse.attributes import Timeouts, statvfs
+from tmemfs.fuse.control import Control
 from tmemfs.fuse.controlfiles import OpenControl
 from tmemfs.fuse.directory import Directory, Lister
 from tmemfs.fuse.dropping import Dropper
+from tmemfs.fuse.entries import FOR_EVER, Entries
 from tmemfs.fuse.failsafe import handler
 from tmemfs.fuse.lastknown import LastKnown
 from tmemfs.fuse.requests import (
@@ -41,7 +41,6 @@ from tmemfs.linux.credentials import caller, ourselves
 from tmemfs.mount import Mount
 
 _ACL = b"system.posix_acl_"
-_FOR_EVER = 1e9  # seconds
 
 
 class Operations(pyfuse3.Operations):
@@ -76,15 +75,14 @@ class Operations(pyfuse3.Operations):
         self._modify = volume.modify
         self._turns = volume.executor.turns
         self._control = machine_room
-        self._timeouts = timeouts
         self._inodes = volume.inodes
-        self._lister = Lister(volume, machine_room, lambda found: self._found(*found), self._entry)
+        self._entries = Entries(volume.inodes, machine_room, timeouts)
+        self._lister = Lister(volume, machine_room, self._entries)
         machine_room.dropper = Dropper(volume)
         self._files: dict[int, OpenFile] = {}
         self._controls: dict[int, OpenControl] = {}
         self._directories: dict[int, Directory] = {}
         self._next_handle = 1
-        self._unseen = 0
         self._root_stat = LastKnown(lambda: self._names.fstat(volume.inodes.root))
         self._root_statfs = LastKnown(lambda: self._names.statfs(volume.inodes.root))
 
@@ -99,10 +97,10 @@ class Operations(pyfuse3.Operations):
         if name in (b".", b".."):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         if parent >= OWN_NUMBERS and parent in self._control:
-            return self._entry(self._control.lookup(parent, name))
+            return self._entries.own(self._control.lookup(parent, name))
         if parent == pyfuse3.ROOT_INODE and name == control.NAME:
-            return self._entry(self._control.directory)
-        return self._remember(*await self._names.lookup(self._inodes.inode(parent), name))
+            return self._entries.own(self._control.directory)
+        return self._entries.remember(*await self._names.lookup(self._inodes.inode(parent), name))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         slices = self._turns.begin()
@@ -119,24 +117,26 @@ class Operations(pyfuse3.Operations):
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
         inode = self._parent(parent, name, new=True)
         found = await self._modify.mkdir(inode, name, mode, caller_of(ctx))
-        return self._made(found, stat.S_IFDIR | mode)
+        return self._entries.made(found, stat.S_IFDIR | mode)
 
     @handler
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
         inode = self._parent(parent, name, new=True)
         found = await self._modify.mknod(inode, name, mode, rdev, caller_of(ctx))
-        return self._made(found, mode)
+        return self._entries.made(found, mode)
 
     @handler
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> Any:
         inode = self._parent(parent, name, new=True)
         found = await self._modify.symlink(inode, name, target, caller_of(ctx))
-        return self._made(found, stat.S_IFLNK | 0o777)
+        return self._entries.made(found, stat.S_IFLNK | 0o777)
 
     @handler
     async def link(self, number: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
         parent, inode = self._parent(new_parent, new_name, new=True), self._inode(number)
-        return self._remember(*await self._modify.link(inode, parent, new_name, caller_of(ctx)))
+        return self._entries.remember(
+            *await self._modify.link(inode, parent, new_name, caller_of(ctx))
+        )
 
     @handler
     async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
@@ -162,10 +162,10 @@ class Operations(pyfuse3.Operations):
     @handler
     async def getattr(self, number: int, ctx: Any) -> pyfuse3.EntryAttributes:
         if number >= OWN_NUMBERS and number in self._control:
-            return self._entry(self._control.entry(number))
+            return self._entries.own(self._control.entry(number))
         if number == pyfuse3.ROOT_INODE:
-            return self._found(self._volume.inodes.root, await self._root_stat.ask())
-        return self._found(*await self._names.getattr(self._inodes.inode(number)))
+            return self._entries.found(self._volume.inodes.root, await self._root_stat.ask())
+        return self._entries.found(*await self._names.getattr(self._inodes.inode(number)))
 
     @handler
     async def setattr(
@@ -175,7 +175,7 @@ class Operations(pyfuse3.Operations):
             # Shells truncate what they redirect to; a knob has nothing that could be cut off.
             entry = self._control.entry(number)
             if fields.update_size and attr.st_size == entry.size:
-                return self._entry(entry)
+                return self._entries.own(entry)
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         inode = self._inodes.inode(number)
         # The kernel's own, which kept the time of a write: whoever that was need not own the file.
@@ -184,12 +184,12 @@ class Operations(pyfuse3.Operations):
         file = None if fh is None else self._files[fh]
         known = await set_attributes(self._volume, inode, file, attr, fields, who)
         try:
-            return self._found(inode, await self._names.fstat(inode))
+            return self._entries.found(inode, await self._names.fstat(inode))
         except OSError:
             if known is None:
                 raise
             # It was changed all the same. The kernel asks again when somebody wants to know.
-            return self._found(inode, known, _FOR_EVER)
+            return self._entries.found(inode, known, FOR_EVER)
 
     @handler
     async def setxattr(self, number: int, name: bytes, value: bytes, ctx: Any) -> None:
@@ -351,7 +351,7 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         handle = self._handle()
         self._files[handle] = file
-        entry = self._remember(file.inode, info)
+        entry = self._entries.remember(file.inode, info)
         return self._opened(handle, keep_cache=False), entry
 
     def _opened(self, handle: int, *, keep_cache: bool, direct: bool = False) -> pyfuse3.FileInfo:
@@ -370,44 +370,6 @@ class Operations(pyfuse3.Operations):
             code = errno.EEXIST if new else errno.EBUSY
             raise OSError(code, os.strerror(code))
         return self._inode(number)
-
-    def _remember(
-        self, inode: Inode, info: os.stat_result, age: float = 0.0
-    ) -> pyfuse3.EntryAttributes:
-        self._inodes.remember(inode)
-        return self._found(inode, info, age)
-
-    def _found(
-        self, inode: Inode, info: os.stat_result, age: float = 0.0
-    ) -> pyfuse3.EntryAttributes:
-        number = info.st_ino if inode is self._inodes.root else inode.number
-        timeouts = self._timeouts.after(age) if age else self._timeouts
-        entry = attributes(info, number, inode.generation, timeouts)
-        on = inode.filesystem
-        if on.forbids and not on.is_root:
-            forbid(entry, on.forbids)
-        return entry
-
-    def _entry(self, entry: Entry) -> pyfuse3.EntryAttributes:
-        timeouts = self._timeouts
-        if entry.size:
-            # Those of a swap volume never change, and with them a loop device can say which file
-            # it is on also when nobody is left to answer.
-            timeouts = timeouts._replace(attr=_FOR_EVER)
-        return attributes(self._control.stat(entry), entry.number, 0, timeouts)
-
-    def _made(self, found: Found | None, mode: int) -> pyfuse3.EntryAttributes:
-        """What the kernel is told of what was made, also where it could not be looked at since."""
-        if found is not None:
-            return self._remember(*found)
-        # Under a number that leads nowhere, and is not to be used: it looks the name up again.
-        entry = pyfuse3.EntryAttributes()
-        self._unseen += 1
-        entry.st_ino = pyfuse3.InodeT(NO_INODE)
-        entry.generation = self._unseen
-        entry.st_mode = pyfuse3.ModeT(mode)
-        entry.entry_timeout = entry.attr_timeout = 0
-        return entry
 
 
 def _is_trusted(name: bytes) -> bool:

@@ -15,6 +15,11 @@ OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_NONBLOC
 """What a backing file may be opened with. Not O_DIRECT: the buffers that FUSE hands over are not
 aligned. Not O_APPEND: what a mapping of such a file has changed would be appended, too."""
 
+# Hardly anybody opens a small file for anything but to read it.
+SMALL = 64 << 10
+"""A file of so many bytes is read as soon as it is opened where each of the two is a journey over a
+network, and a thread's work here."""
+
 
 def open_at_once(fd: int, flags: int, caller: Caller) -> tuple[int, Block]:
     """Open the local file of an ``O_PATH`` descriptor, as *caller*.
@@ -54,3 +59,12 @@ def drop_kernels_copy(fd: int) -> None:
     """Let the kernel forget what it has of the file of *fd*."""
     with contextlib.suppress(OSError):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def sync_directory(path: str) -> None:
+    """Let the names in a directory reach its disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
