@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.cache import figures as cache_figures
@@ -18,6 +18,7 @@ from benchmarks.fio import RANDOM_4K, SEQUENTIAL_1M
 from benchmarks.guest import image as guests
 from benchmarks.guest.rows import ROWS
 from benchmarks.guest.table import measure
+from benchmarks.local import table as local
 from benchmarks.mount import MIB, mount_figures
 from benchmarks.page_sizes import PageSizes
 from benchmarks.plotting import lacking as plotter_lacking
@@ -51,6 +52,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--replay", action="store_true", help="hit ratios beside other policies")
     parser.add_argument("--guest", action="store_true", help="machines out of memory, as root")
+    parser.add_argument("--names", action="store_true", help="names of a local disk beside bindfs")
+    parser.add_argument("--writes", action="store_true", help="writes to it beside bindfs")
     parser.add_argument("--quick", action="store_true", help="few short rounds: does it all run?")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement (25; quick: 3)")
     parser.add_argument(
@@ -177,6 +180,32 @@ def cache(report: Report, options: argparse.Namespace, data: bytes, place: Path)
         cache_plot.draw(options.plot, title, times)
 
 
+def names(report: Report, options: argparse.Namespace, _: bytes, place: Path) -> None:
+    """Names of a local directory beside bindfs."""
+    _local(report, options, place, "names of a local directory", local.names)
+
+
+def writes(report: Report, options: argparse.Namespace, _: bytes, place: Path) -> None:
+    """Writes to a local directory beside bindfs."""
+    _local(report, options, place, "writes to a local directory", local.writes)
+
+
+def _local(
+    report: Report,
+    options: argparse.Namespace,
+    place: Path,
+    title: str,
+    tasks: Callable[[local.Sizes], Sequence[local.Task]],
+) -> None:
+    if reason := local.lacking():
+        report.note(f"{title}: not measured, {reason}")
+        return
+    sizes = local.QUICK if options.quick else local.FULL
+    done = local.LocalBenchmark(place, sizes, tasks)
+    done.measure(max(1, options.rounds // 5))
+    report.show(f"{title}, each round on fresh mounts", done.figures())
+
+
 def stalls(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:
     """Reads of swap while others work with names of the same mount."""
     if reason := stall_loads.lacking():
@@ -217,6 +246,8 @@ SECTIONS = {
     "page_sizes": page_sizes,
     "swap": swap,
     "cache": cache,
+    "names": names,
+    "writes": writes,
     "stalls": stalls,
     "replay": replay,
     "guest": guest,

@@ -54,6 +54,11 @@ class OpenFile:
         self.window = Window()
 
     @property
+    def needs_flush(self) -> bool:
+        """Whether a close of a descriptor may have something to tell: see `CacheVolume.flush`."""
+        return self.fd >= 0 and not self.inode.filesystem.local
+
+    @property
     def backing_fd(self) -> int:
         """A descriptor by which the file's attributes can be had."""
         return next(fd for fd in (self.fd, self.data.fd, self.inode.fd) if fd >= 0)

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from tmemfs.cachefs.inode import Descriptors, Inode
 from tmemfs.cachefs.source.executor import Executor
 from tmemfs.cachefs.source.filesystems import Filesystem, OnMount, mount_number
-from tmemfs.cachefs.source.routes import Key, Look, handle_of
+from tmemfs.cachefs.source.routes import Key, Look, handle_of, look_open
 from tmemfs.linux import heap
 
 ROOT_NUMBER = 1
@@ -111,6 +111,23 @@ class InodeTable:
         """Return the inode of what was found in *parent*, if there is one."""
         on = self._filesystem(parent.filesystem, look.info.st_dev, look.mount)
         return self._inodes.get(_place(on, look.info.st_ino))
+
+    def known_open(self, parent: Inode, fd: int) -> Inode | None:
+        """Return the inode that *fd* is open on, found in *parent*, if it is known.
+
+        *fd*, an ``O_PATH`` descriptor, is its own from now on, or closed.
+        """
+        try:
+            look = look_open(fd)
+            inode = self.known(parent, look)
+        except BaseException:
+            os.close(fd)
+            raise
+        if inode is not None and inode.fd < 0 and inode.has(look.handle):
+            self.descriptors.adopt(inode, fd)
+        else:
+            os.close(fd)
+        return inode
 
     def moved(self, inode: Inode, parent: Inode, name: bytes) -> None:
         """Note that *inode* is *name* in *parent* now. Parents stay a tree.

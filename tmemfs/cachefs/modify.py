@@ -17,7 +17,7 @@ from tmemfs.cachefs.names import Found, Names
 from tmemfs.cachefs.source import changes, create
 from tmemfs.cachefs.source.changes import Looks
 from tmemfs.cachefs.source.executor import Executor
-from tmemfs.cachefs.source.routes import Stat
+from tmemfs.cachefs.source.routes import Stat, open_cached
 from tmemfs.linux.credentials import Caller
 
 T = TypeVar("T")
@@ -199,7 +199,10 @@ class Modifier:
                     self._unnamed(inode)
 
     async def _known(self, parent: Inode, directory: int, name: bytes) -> Inode | None:
+        """Return the inode that *name* leads to, if it is known; with a descriptor, if at once."""
         try:
+            if parent.filesystem.local and (fd := open_cached(directory, name)) is not None:
+                return self._inodes.known_open(parent, fd)
             return self._inodes.known(parent, await self._names.look(parent, directory, name))
         except OSError:
             return None

@@ -23,7 +23,8 @@ from tmemfs.cachefs.source.executor import Asked, Executor
 from tmemfs.cachefs.source.routes import (
     Look,
     Stat,
-    inode_path,
+    getxattr,
+    listxattr,
     look,
     look_across,
     look_cached,
@@ -189,16 +190,11 @@ class Names:
 
     async def getxattr(self, inode: Inode, name: bytes) -> bytes:
         """Return the value of an extended attribute."""
-        async with inode.open() as fd:
-            path = inode_path(fd)
-            return await self._executor.call(inode.filesystem, os.getxattr, path, name)
+        return await inode.call(getxattr, name)
 
     async def listxattr(self, inode: Inode) -> list[bytes]:
         """Return the names of all extended attributes."""
-        async with inode.open() as fd:
-            path = inode_path(fd)
-            names = await self._executor.call(inode.filesystem, os.listxattr, path)
-            return [os.fsencode(name) for name in names]
+        return await inode.call(listxattr)
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -227,7 +227,12 @@ class CacheVolume:
         before, after = data.edges(offset, offset + len(buf))
         with self._changing(file, first, count) as ours:
             size = max(data.size, offset + len(buf))
-            ours.made = await self.executor.write(data.threads, caller, file.fd, buf, offset, flags)
+            how = caller, file.fd, buf, offset, flags
+            on = file.inode.filesystem
+            if self.executor.may_write_now(on, len(buf)):
+                ours.made = self.executor.write_now(on, *how)
+            else:
+                ours.made = await self.executor.write(data.threads, *how)
         written = ours.made.written
         file.inode.kernel_size = max(file.inode.kernel_size, offset + written)
         if ours.alone and data.size == size:

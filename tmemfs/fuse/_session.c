@@ -27,6 +27,10 @@
    would ever answer the request: answer() does. Which one a task has is in a context variable, and
    with it what pyfuse3 does not tell of it: whose it is, and flags.
 
+   No flush. Where a close has nothing to tell, the kernel need not ask (FOPEN_NOFLUSH), and pyfuse3
+   cannot say so. It can say that a file is not seekable, which none of ours is: in replies to opens
+   that word is taken for the other.
+
    What libfuse cannot ask for. In the reply to the first request a filesystem says what it wants of
    the kernel. libfuse's reply is amended on its way: HANDLE_KILLPRIV_V2, with which the kernel
    leaves it to the source to clear set-ID bits, and says when. */
@@ -259,6 +263,39 @@ int receive(struct fuse_session *session, struct fuse_buf *buffer)
     return size;
 }
 
+typedef int reply_open_fn(fuse_req_t request, const struct fuse_file_info *info);
+typedef int reply_create_fn(fuse_req_t request, const struct fuse_entry_param *entry,
+                            const struct fuse_file_info *info);
+reply_open_fn reply_open EXPORTED("fuse_reply_open");
+reply_create_fn reply_create EXPORTED("fuse_reply_create");
+
+static struct fuse_file_info without_flush(const struct fuse_file_info *info)
+{
+    struct fuse_file_info ours = *info;
+    ours.noflush = info->nonseekable;
+    ours.nonseekable = 0;
+    return ours;
+}
+
+int reply_open(fuse_req_t request, const struct fuse_file_info *info)
+{
+    static reply_open_fn *real;
+    struct fuse_file_info ours = without_flush(info);
+    if (real == NULL)
+        real = of_libfuse(__builtin_return_address(0), "fuse_reply_open");
+    return real == NULL ? -ENOSYS : real(request, &ours);
+}
+
+int reply_create(fuse_req_t request, const struct fuse_entry_param *entry,
+                 const struct fuse_file_info *info)
+{
+    static reply_create_fn *real;
+    struct fuse_file_info ours = without_flush(info);
+    if (real == NULL)
+        real = of_libfuse(__builtin_return_address(0), "fuse_reply_create");
+    return real == NULL ? -ENOSYS : real(request, entry, &ours);
+}
+
 static void begin(const struct fuse_in_header *header)
 {
     struct fuse_out_header refusal = {.len = sizeof refusal, .error = -EIO};
@@ -361,6 +398,11 @@ static PyObject *touch_stack(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *descriptor(PyObject *module, PyObject *none)
+{
+    return PyLong_FromLong(current_session && session_fd ? session_fd(current_session) : -1);
+}
+
 static PyObject *active(PyObject *module, PyObject *none)
 {
     return PyBool_FromLong(with_ours);
@@ -376,6 +418,7 @@ static PyMethodDef methods[] = {{"listen", listen, METH_VARARGS, NULL},
                                 {"answer", answer, METH_VARARGS, NULL},
                                 {"active", active, METH_NOARGS, NULL},
                                 {"wanted", wanted, METH_NOARGS, NULL},
+                                {"descriptor", descriptor, METH_NOARGS, NULL},
                                 {"bounds", bounds, METH_VARARGS, NULL},
                                 {"touch_stack", touch_stack, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};

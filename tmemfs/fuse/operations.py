@@ -252,7 +252,7 @@ class Operations(pyfuse3.Operations):
             # Else the kernel would end the file where it was, for as long as it may believe that.
             with contextlib.suppress(OSError):
                 pyfuse3.invalidate_inode(pyfuse3.InodeT(number), attr_only=True)
-        return self._opened(handle, keep_cache=keep, direct=file.direct)
+        return self._opened(handle, file, keep_cache=keep)
 
     @handler
     async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
@@ -352,11 +352,15 @@ class Operations(pyfuse3.Operations):
         handle = self._handle()
         self._files[handle] = file
         entry = self._entries.remember(file.inode, info)
-        return self._opened(handle, keep_cache=False), entry
+        return self._opened(handle, file, keep_cache=False), entry
 
-    def _opened(self, handle: int, *, keep_cache: bool, direct: bool = False) -> pyfuse3.FileInfo:
+    def _opened(self, handle: int, file: OpenFile, *, keep_cache: bool) -> pyfuse3.FileInfo:
         return pyfuse3.FileInfo(
-            fh=pyfuse3.FileHandleT(handle), direct_io=self._direct or direct, keep_cache=keep_cache
+            fh=pyfuse3.FileHandleT(handle),
+            direct_io=self._direct or file.direct,
+            keep_cache=keep_cache,
+            # The extension takes it for "no flush": see fuse/_session.c.
+            nonseekable=session.extension is not None and not file.needs_flush,
         )
 
     def _inode(self, number: int) -> Inode:

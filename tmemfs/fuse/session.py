@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import trio
 
+from tmemfs.fuse.workers import Workers
 from tmemfs.supervise import failsafe, keep
 
 
@@ -43,6 +44,7 @@ FOR_SWAP = Bounds(background=12, largest=256 << 10, tasks=32)
 
 # So many tasks stay while nothing is asked: to start one takes as long as to serve a hit.
 _IDLE_TASKS = 8
+_ENOUGH = 1 << 30
 
 
 def active() -> bool:
@@ -102,7 +104,28 @@ async def serve(bounds: Bounds) -> None:
     # amid their requests, which are then never answered.
     sys.unraisablehook = _not_dispatched
     async with trio.open_nursery() as nursery:
-        _Tasks(nursery).start_soon(_pyfuse3()._session_loop, None, _IDLE_TASKS, bounds.tasks)
+        fd = extension.descriptor() if extension is not None else -1
+        if fd < 0:
+            _Tasks(nursery).start_soon(_pyfuse3()._session_loop, None, _IDLE_TASKS, bounds.tasks)
+        else:
+            await _serve_with_workers(fd, bounds, nursery)
+
+
+async def _serve_with_workers(fd: int, bounds: Bounds, nursery: trio.Nursery) -> None:
+    """Let `Workers` decide which of pyfuse3's loops reads, and how many of them there are."""
+    workers = Workers(fd, bounds.tasks, lambda: nursery.start_soon(keep, one))
+    pyfuse3 = _pyfuse3()
+    pyfuse3._wait_fuse_readable = workers.readable
+
+    async def one() -> None:
+        try:
+            # It is never to find that there are too many of them, nor too few.
+            await _answering(pyfuse3._session_loop, None, _ENOUGH, -_ENOUGH)
+        finally:
+            workers.ended()
+
+    trio.lowlevel.add_instrument(workers)
+    workers.start()
 
 
 class _Tasks:
@@ -114,15 +137,16 @@ class _Tasks:
     def start_soon(
         self, work: Callable[..., Awaitable[None]], nursery: object, *args: Any, name: object = None
     ) -> None:
-        self._nursery.start_soon(keep, self._serve, work, *args, name=name)
+        self._nursery.start_soon(keep, _answering, work, self, *args, name=name)
 
-    async def _serve(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """Do *work*, pyfuse3's loop; whoever waits for it when it fails is told so."""
-        try:
-            await work(self, *args)
-        except Exception:
-            _refuse()
-            raise
+
+async def _answering(work: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Do *work*, pyfuse3's loop; whoever waits for it when it fails is told so."""
+    try:
+        await work(*args)
+    except Exception:
+        _refuse()
+        raise
 
 
 def _not_dispatched(unraisable: sys.UnraisableHookArgs) -> None:

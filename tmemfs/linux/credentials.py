@@ -99,7 +99,7 @@ class _Own:
         self.uid, self.gid = os.geteuid(), os.getegid()
         self.groups = tuple(os.getgroups())
         sets = _capget()
-        self.permitted = sets.words[1] | sets.words[4] << 32
+        self.permitted = _permitted(sets)
         needed = 1 << _SETUID | 1 << _SETGID
         self.switches = self.permitted & needed == needed and _SETGROUPS is not None
         """whether it can act as somebody else"""
@@ -107,11 +107,19 @@ class _Own:
         self.user_namespace = _user_namespace(os.getpid())
 
 
-def _capget() -> _Sets:
+def _capget(thread: int = 0) -> _Sets:
     sets = _Sets()
-    header = _Header(_CAPABILITY_VERSION_3, 0)
+    header = _Header(_CAPABILITY_VERSION_3, thread)
     _check(_libc.capget(ctypes.byref(header), ctypes.byref(sets)))
     return sets
+
+
+def _permitted(sets: _Sets) -> int:
+    return int(sets.words[1] | sets.words[4] << 32)
+
+
+def _effective(sets: _Sets) -> int:
+    return int(sets.words[0] | sets.words[3] << 32)
 
 
 def _set_capabilities(effective: int, permitted: int) -> None:
@@ -182,6 +190,9 @@ def caller(uid: int, gid: int, pid: int, umask: int = 0) -> Caller:
     own = _own()
     if not own.switches:
         return Caller(uid, gid, umask=umask)
+    if uid == own.uid and gid == own.gid and _has_all_of(own, pid):
+        # The way of most requests of root's: the text of /proc takes four times as long.
+        return Caller(uid, gid, own.groups, own.permitted, umask)
     try:
         with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
             found = _STATUS.search(file.readall())
@@ -194,6 +205,22 @@ def caller(uid: int, gid: int, pid: int, umask: int = 0) -> Caller:
     if capabilities and _user_namespace(pid) != own.user_namespace:
         capabilities = 0
     return Caller(uid, gid, tuple(map(int, found[3].split())), capabilities, umask)
+
+
+def _has_all_of(own: _Own, thread: int) -> bool:
+    """Whether a thread has all capabilities that we have, here and not in a namespace of its own.
+
+    With them, it does not matter which groups it has, nor whether it has the ids that it asks with.
+    """
+    if thread <= 0:
+        return False
+    try:
+        effective = _effective(_capget(thread))
+    except OSError:
+        return False
+    if effective & own.permitted != own.permitted:
+        return False
+    return _user_namespace(thread) == own.user_namespace
 
 
 def _user_namespace(pid: int) -> tuple[int, int] | None:

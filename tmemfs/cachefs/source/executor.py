@@ -32,6 +32,12 @@ _THREADS_OF_A_FILE = 16
 # Seconds of long work in line before others go on: who waits for a page of swap waits for some of
 # these, and who lists a directory pays for each.
 _SLICE_S, _SLICE_BESIDE_SWAP_S = 0.0003, 0.00005
+# Bytes that may be written to a local file in line: as a rule the kernel only copies them, and a
+# thread takes several times as long. Where it took more than this (s), a disk is behind with what
+# it was given, and writes are made in threads for a while (s).
+_WRITTEN_NOW = 128 << 10
+_SLOW_WRITE_S = 0.002
+_SLOW_FOR_S = 1.0
 
 
 @dataclass(slots=True)
@@ -220,6 +226,27 @@ class Executor:
     ) -> Change:
         """Write *buf* at *offset* as *caller*, with the *flags* of pwritev2(2)."""
         change = await self.wait(file, _write, caller, fd, buf, offset, flags)
+        self.counters.backing_writes += 1
+        self.counters.backing_write_bytes += change.written
+        return change
+
+    def may_write_now(self, on: Filesystem, size: int) -> bool:
+        """Say whether *size* bytes may be written in line: not where a page of swap would wait."""
+        return (
+            on.local
+            and not self.serves_swap
+            and size <= _WRITTEN_NOW
+            and time.monotonic() >= on.slow_until
+        )
+
+    def write_now(
+        self, on: Filesystem, caller: Caller, fd: int, buf: bytes, offset: int, flags: int
+    ) -> Change:
+        """As `write`, in line, if that `may_write_now`."""
+        begun = time.monotonic()
+        change = _write(caller, fd, buf, offset, flags)
+        if time.monotonic() - begun > _SLOW_WRITE_S:
+            on.slow_until = begun + _SLOW_FOR_S
         self.counters.backing_writes += 1
         self.counters.backing_write_bytes += change.written
         return change

@@ -46,6 +46,7 @@ class Filesystem:
         "mount",
         "number",
         "on_demand",
+        "slow_until",
         "threads",
     )
 
@@ -69,6 +70,8 @@ class Filesystem:
         self.number = number
         self.is_root = is_root
         self.threads = trio.CapacityLimiter(_THREADS)
+        self.slow_until = 0.0
+        """until when (time.monotonic) writes to it are made in threads"""
         self.closer = Closer()
         self.is_now(OnMount(mount, kind, forbids))
 

@@ -133,16 +133,23 @@ def reopen_cached(route: Route) -> int | None:
     return fd
 
 
-def look_cached(directory: int, name: bytes) -> Look | None:
-    """Look at *name* in *directory*, on a local filesystem, as the kernel has it in memory.
+def open_cached(directory: int, name: bytes) -> int | None:
+    """Open *name* in *directory*, ``O_PATH``, on a local filesystem, if the kernel has it cached.
 
     None where it has not, or where something is mounted on the name: that would have to wait.
     """
     try:
-        fd = open_here(directory, name, cached=True)
+        return open_here(directory, name, cached=True)
     except FileNotFoundError:
         raise
     except OSError:
+        return None
+
+
+def look_cached(directory: int, name: bytes) -> Look | None:
+    """Look at *name* in *directory*; None as of `open_cached`."""
+    fd = open_cached(directory, name)
+    if fd is None:
         return None
     try:
         return Look(os.fstat(fd), handle_of(fd))
@@ -238,3 +245,13 @@ def try_fstat(fd: int) -> Stat | None:
 def readlink(fd: int) -> str:
     """Where the symbolic link points that is open."""
     return os.readlink("", dir_fd=fd)
+
+
+def getxattr(fd: int, name: bytes) -> bytes:
+    """Return the value of an extended attribute of the inode that is open."""
+    return os.getxattr(inode_path(fd), name)
+
+
+def listxattr(fd: int) -> list[bytes]:
+    """Return the names of all extended attributes of the inode that is open."""
+    return [os.fsencode(name) for name in os.listxattr(inode_path(fd))]

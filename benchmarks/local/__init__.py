@@ -1,0 +1,1 @@
+"""Work with names and writes on a local disk: tmemfs beside bindfs and the bare directory."""
