@@ -24,7 +24,7 @@ FLOORS = [
     {"cachefs", "swap"},
     {"tmem"},
     {"pages"},
-    {"config", "supervise", "threads"},
+    {"config", "metrics", "supervise", "threads"},
     {"__init__", "errors", "glossary", "linux", "units"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -81,5 +81,11 @@ async def _once(work: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> 
         failsafe.note(_name(work), error)
 
 
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error in a group of a nursery's."""
+    error = group.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error
+
+
 def _name(work: Callable[..., Any]) -> str:
     return getattr(work, "__qualname__", repr(work))

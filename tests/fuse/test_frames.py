@@ -19,7 +19,6 @@ async def test_a_page_that_is_in_memory(handlers) -> None:
     await handlers.rig.settled(operations._files[handle])
     await operations.read(handle, 8 * PAGE, PAGE)
     frames = frames_of(lambda: operations.read(handle, 9 * PAGE, PAGE))
-    print(frames)
     assert len(frames) <= 8, frames
 
 
@@ -28,7 +27,6 @@ async def test_a_name_in_a_local_directory(handlers) -> None:
     operations, ctx = handlers.operations, handlers.ctx
     await operations.lookup(pyfuse3.ROOT_INODE, b"f", ctx)
     frames = frames_of(lambda: operations.lookup(pyfuse3.ROOT_INODE, b"f", ctx))
-    print(frames)
     assert len(frames) <= 20, frames
 
 
@@ -38,13 +36,14 @@ async def test_a_small_file_that_is_opened_read_and_closed(handlers) -> None:
     await handlers.rig.warm("f")
     entry = await operations.lookup(pyfuse3.ROOT_INODE, b"f", ctx)
 
+    content = run(1, 1)
+
     async def open_read_close() -> None:
         handle = (await operations.open(entry.st_ino, os.O_RDONLY, ctx)).fh
-        assert await operations.read(handle, 0, PAGE) == run(1, 1)
+        assert await operations.read(handle, 0, PAGE) == content
         await operations.flush(handle)
         await operations.release(handle)
 
     await open_read_close()
     frames = frames_of(open_read_close)
-    print(frames)
     assert len(frames) <= 60, frames

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tmemfs.fuse import metrics
+from tmemfs import metrics
 from tmemfs.glossary import FIGURES, Figure, Unit
 
 SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="[^"\\\n]*",?)*\})? (-?[0-9.e+]+)')

@@ -25,6 +25,7 @@ from tmemfs.cachefs.source.executor import Asked, Block, Executor
 from tmemfs.cachefs.source.routes import Stat, look_open, open_inode
 from tmemfs.linux.credentials import Caller, may_open_all, ourselves
 from tmemfs.linux.syscalls import fstat_synced
+from tmemfs.supervise import first_error
 from tmemfs.tmem import Pool
 
 # A file of so many bytes is read before anybody has put another one in its place, as a rule.
@@ -327,7 +328,7 @@ class OpenFiles:
                     nursery.start_soon(open_it)
                     info, asked = await self._look(inode)
             except BaseExceptionGroup as group:
-                raise _first(group) from None
+                raise first_error(group) from None
             file, keep = self._attach(inode, -1, info, flags, asked, caller)
         except BaseException:
             if opened >= 0:
@@ -397,9 +398,3 @@ class OpenFiles:
         inode.pin()
         self.count += 1
         return OpenFile(inode, fd, data, flags, caller), keep
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error in a group of a nursery's."""
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -227,8 +227,7 @@ class CacheVolume:
         before, after = data.edges(offset, offset + len(buf))
         with self._changing(file, first, count) as ours:
             size = max(data.size, offset + len(buf))
-            how = caller, file.fd, buf, offset, flags
-            on = file.inode.filesystem
+            how, on = (caller, file.fd, buf, offset, flags), file.inode.filesystem
             if self.executor.may_write_now(on, len(buf)):
                 ours.made = self.executor.write_now(on, *how)
             else:

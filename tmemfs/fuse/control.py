@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from tmemfs.cachefs.inodes import OWN_NUMBERS
 from tmemfs.fuse.controlfiles import OpenControl, Text, inode_numbers, open_setting
 from tmemfs.fuse.dropping import Dropper
-from tmemfs.fuse.metrics import render
+from tmemfs.metrics import render
 from tmemfs.mount import Mount
 
 NAME = b".tmemfs"
