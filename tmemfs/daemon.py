@@ -159,7 +159,7 @@ async def _end_on_signal(config: MountConfig, swaps: SwapVolumes, nursery: trio.
             log.info("ending on %s", name)
             if config.foreground:
                 notify("STOPPING=1")
-            pyfuse3.terminate()
+            session.terminate()
             nursery.start_soon(_leave, config, nursery)
 
 

@@ -80,7 +80,7 @@ async def _move(rig: Rig, moves: list[tuple[str, str, str]]) -> None:
             elif what == "evict":
                 for inode in known:
                     if inode.fd >= 0 and not inode.pinned:
-                        table._close(inode)
+                        table.descriptors.close(inode)
             else:
                 (old, _, name), (new, _, new_name) = path.rpartition("/"), to.rpartition("/")
                 parents = [await rig.inode(each) if each else table.root for each in (old, new)]
@@ -91,6 +91,9 @@ async def _move(rig: Rig, moves: list[tuple[str, str, str]]) -> None:
             pass
         for inode in table:
             depth(table, inode)
+            assert inode in table
+        # Each of them once, and no two under one number.
+        assert len({inode.number for inode in table}) == len(list(table)) == len(table)
     for path in [str(found.relative_to(rig.root)) for found in rig.root.rglob("*")]:
         inode = await rig.inode(path)
         info = os.lstat(rig.root / path)

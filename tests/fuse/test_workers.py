@@ -156,6 +156,26 @@ async def test_all_end_when_the_session_does() -> None:
         assert server.served == [b"a", b"x"]
 
 
+async def test_a_task_that_was_just_told_to_read_hears_of_the_end() -> None:
+    async with serving() as server:
+        server.waits = {b"x": trio.Event(), b"y": trio.Event()}
+        server.ask(b"xy")
+        await trio.testing.wait_all_tasks_blocked()
+        server.waits[b"x"].set()
+        server.waits[b"y"].set()
+        await server.wait_for(b"x", b"y")
+        server.waits = {b"z": trio.Event()}
+        server.ask(b"z")
+        await trio.sleep(0)
+        server.workers.close()
+        trio.lowlevel.notify_closing(server.reading)
+        await trio.testing.wait_all_tasks_blocked()
+        server.waits[b"z"].set()
+        with trio.fail_after(SECONDS):
+            while server.running:
+                await trio.sleep(0)
+
+
 async def test_what_ends_at_the_end_of_the_file_lets_others_find_it() -> None:
     async with serving() as server:
         server.waits = {b"x": trio.Event()}

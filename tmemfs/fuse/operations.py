@@ -360,7 +360,7 @@ class Operations(pyfuse3.Operations):
             direct_io=self._direct or file.direct,
             keep_cache=keep_cache,
             # The extension takes it for "no flush": see fuse/_session.c.
-            nonseekable=session.extension is not None and not file.needs_flush,
+            nonseekable=not file.needs_flush and session.active(),
         )
 
     def _inode(self, number: int) -> Inode:

@@ -46,6 +46,8 @@ FOR_SWAP = Bounds(background=12, largest=256 << 10, tasks=32)
 _IDLE_TASKS = 8
 _ENOUGH = 1 << 30
 
+_serving: list[Workers] = []
+
 
 def active() -> bool:
     """Say whether the extension is in use: from the moment on when pyfuse3 has made its session."""
@@ -96,7 +98,7 @@ def touch_stack(size: int) -> None:
 
 
 async def serve(bounds: Bounds) -> None:
-    """Serve requests until the mount is gone or `pyfuse3.terminate` was called.
+    """Serve requests until the mount is gone or `terminate` was called.
 
     An error in a task that serves them, outside of any handler, ends neither the task nor others.
     """
@@ -125,7 +127,15 @@ async def _serve_with_workers(fd: int, bounds: Bounds, nursery: trio.Nursery) ->
             workers.ended()
 
     trio.lowlevel.add_instrument(workers)
+    _serving.append(workers)
     workers.start()
+
+
+def terminate() -> None:
+    """Let `serve` return when all requests that there are have been answered."""
+    for workers in _serving:
+        workers.close()
+    _pyfuse3().terminate()
 
 
 class _Tasks:

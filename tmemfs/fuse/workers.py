@@ -54,6 +54,13 @@ class Workers(trio.abc.Instrument):
         """Take note that a task has ended."""
         self._count -= 1
 
+    def close(self) -> None:
+        """Let every task end that has no request. To be called before trio is told of the end.
+
+        A spare task that is to read, and has not begun to, would not be told.
+        """
+        self._closed = True
+
     async def readable(self) -> bool:
         """Wait until the next request is for this task; False when it is not needed any more."""
         task = trio.lowlevel.current_task()
@@ -97,7 +104,7 @@ class Workers(trio.abc.Instrument):
     async def _wait(self) -> int:
         """Wait until the file can be read; return the events of poll(2)."""
         # Another request may be there already, and trio's loop would take longer than to serve it.
-        if self._in_a_row < _IN_A_ROW and (found := self._poll.poll(0)):
+        if not self._closed and self._in_a_row < _IN_A_ROW and (found := self._poll.poll(0)):
             self._in_a_row += 1
             return found[0][1]
         self._in_a_row = 0
