@@ -24,7 +24,7 @@ FLOORS = [
     {"cachefs", "swap"},
     {"tmem"},
     {"pages"},
-    {"config", "metrics", "supervise", "threads"},
+    {"config", "dump", "metrics", "supervise", "threads"},
     {"__init__", "errors", "glossary", "linux", "units"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -27,6 +27,8 @@ CacheMode = Literal["none", "open", "always"]
 open, or never."""
 # How long (s) the kernel may believe names and attributes where nothing else was asked for.
 _BELIEVED = {"none": 1.0, "open": 1.0, "always": 86400.0}
+LOGS = ("stderr", "syslog")
+"""where a daemon may log, besides a file"""
 SWAP_PAGE = 4096
 SMALLEST_SWAP = 64 << 10
 # What the index takes for a page wherever it is (see `tmemfs.tmem.objects`): a place of eight
@@ -51,7 +53,7 @@ OWN_SWITCHES = frozenset({"realtime", "swap_only", "writeback"})
 _VALUES = frozenset({"fsname", "context", "fscontext", "defcontext", "rootcontext"})
 OWN_KEYS = (
     *("budget", "page_size", "swap", "overflow", "reserve"),
-    *("cache", "readahead", "trace", "attr_timeout", "entry_timeout"),
+    *("cache", "readahead", "trace", "log", "attr_timeout", "entry_timeout"),
 )
 
 # What mount(8), fstab and systemd keep for themselves, and what is so or has no meaning here:
@@ -123,11 +125,12 @@ class MountConfig:
 
     Sizes are bytes, timeouts seconds. `readahead` is the most that is read ahead of a reader, 0 for
     nothing; with `noatime` the source's access times stay; `trace` is the absolute path of the file
-    that notes what is read. `fuse_options` is what the FUSE session gets besides its defaults, each
-    ready for libfuse: ASCII, with commas and backslashes escaped. `reserve` is how much of the
-    budget is taken from the system at the start and kept; None is all of it where there are swap
-    volumes, and nothing where there are none. With `swap_only` nothing but swap volumes is to be
-    used: few requests are served at once.
+    that notes what is read; `log` is where the daemon logs: ``stderr``, ``syslog``, an absolute
+    path, or None for what suits where it runs. `fuse_options` is what the FUSE session gets besides
+    its defaults, each ready for libfuse: ASCII, with commas and backslashes escaped. `reserve` is
+    how much of the budget is taken from the system at the start and kept; None is all of it where
+    there are swap volumes, and nothing where there are none. With `swap_only` nothing but swap
+    volumes is to be used: few requests are served at once.
     """
 
     source: str
@@ -144,6 +147,7 @@ class MountConfig:
     writeback: bool = False
     readahead: int = DEFAULT_READAHEAD
     trace: str | None = None
+    log: str | None = None
     attr_timeout: float = 1.0
     entry_timeout: float = 1.0
     fuse_options: frozenset[str] = field(default=frozenset())
@@ -171,6 +175,10 @@ class MountConfig:
             raise UsageError(f"readahead: must be at most {format_size(LARGEST_READAHEAD)}")
         if self.trace is not None and not os.path.isabs(self.trace):
             raise UsageError(f"trace: {self.trace!r} must be an absolute path")
+        if self.log not in (None, *LOGS) and not os.path.isabs(self.log):
+            raise UsageError(f"log: {self.log!r} must be stderr, syslog or an absolute path")
+        if self.log == "stderr" and not self.foreground:
+            raise UsageError("log: a daemon in the background has no stderr; use --foreground")
         names = [swap.name for swap in self.swaps]
         for name in names:
             if names.count(name) > 1:
@@ -313,6 +321,7 @@ def parse_mount(
         writeback="writeback" in own,
         readahead=_size("readahead", own.get("readahead", str(DEFAULT_READAHEAD))),
         trace=own.get("trace"),
+        log=own.get("log"),
         attr_timeout=_seconds("attr_timeout", own.get("attr_timeout", believed)),
         entry_timeout=_seconds("entry_timeout", own.get("entry_timeout", believed)),
         fuse_options=frozenset(words.values()) | {"subtype=tmemfs"},

@@ -13,6 +13,7 @@ from types import FrameType
 
 import trio
 
+from tmemfs import dump
 from tmemfs.config import MountConfig
 from tmemfs.errors import MountFailure
 from tmemfs.fuse import pyfuse3, rawrequests, session
@@ -105,6 +106,7 @@ def _serve(
         ready = True
 
     in_order = False
+    dump.on_signal()
     try:
         trio.run(_main, config, mount, announce)
         in_order = True

@@ -151,6 +151,7 @@ def build(config: MountConfig, root: int, descriptors: int) -> Mount:
         "pid": os.getpid(),
         "source": config.source,
         "mountpoint": config.mountpoint,
+        "log": config.log or ("stderr" if config.foreground else "syslog"),
         "native_reader": reader.native is not None,
     }
     return Mount(core, cache, SwapVolumes(core, client, config.swaps), about, steps=steps)

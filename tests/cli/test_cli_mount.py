@@ -52,7 +52,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[MountConfig]:
 
     use_daemon(monkeypatch, run)
     # Where the daemon runs has tests of its own.
-    monkeypatch.setattr(background, "start", lambda serve: serve(lambda: None))
+    monkeypatch.setattr(background, "start", lambda serve, log=None: serve(lambda: None))
     return configs
 
 

@@ -30,6 +30,9 @@ class Kernel:
         self.replies: dict[int, int] = {}
         self.asked = ContextVar("asked", default=None)
 
+    def active(self) -> bool:
+        return True
+
     def listen(self, begin, opcodes: bytes) -> None:
         assert FALLOCATE in opcodes
         self.begin = begin

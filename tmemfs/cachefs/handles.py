@@ -40,7 +40,10 @@ class OpenFile:
     It stays open until the last of its `uses` has ended.
     """
 
-    __slots__ = ("caller", "data", "direct", "fd", "flags", "inode", "uses", "window", "wrote")
+    __slots__ = (
+        *("caller", "data", "direct", "fd", "flags"),
+        *("inode", "needs_flush", "uses", "window", "wrote"),
+    )
 
     def __init__(self, inode: Inode, fd: int, data: FileData, flags: int, caller: Caller) -> None:
         self.inode = inode
@@ -50,14 +53,11 @@ class OpenFile:
         self.caller = caller
         self.direct = data.mixes
         """whether it must not share the kernel's pages with others who have it open"""
+        self.needs_flush = fd >= 0 and not inode.filesystem.local
+        """whether a close of a descriptor may have something to tell (`CacheVolume.flush`)"""
         self.wrote = False
         self.uses = 1
         self.window = Window()
-
-    @property
-    def needs_flush(self) -> bool:
-        """Whether a close of a descriptor may have something to tell: see `CacheVolume.flush`."""
-        return self.fd >= 0 and not self.inode.filesystem.local
 
     @property
     def backing_fd(self) -> int:

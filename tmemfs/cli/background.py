@@ -37,8 +37,10 @@ _BY_CODE: dict[int, type[TmemfsError]] = {
 _log = logging.getLogger(__name__)
 
 
-def start(serve: Serve) -> int:
+def start(serve: Serve, log: str | None = None) -> int:
     """Run `serve(on_ready)` in a child; its pid as soon as it called `on_ready`.
+
+    It logs to *log* (see `logs.start`).
 
     Raises a TmemfsError with the child's message and exit code when `serve` raised, or ended in
     any other way, before that. An interrupt ends the child and is passed on.
@@ -49,7 +51,7 @@ def start(serve: Serve) -> int:
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        os._exit(_child(serve, _Starter(writing), mask))
+        os._exit(_child(serve, log, _Starter(writing), mask))
     try:
         os.close(writing)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -86,7 +88,7 @@ class _Starter:
         os.close(fd)
 
 
-def _child(serve: Serve, starter: _Starter, mask: Iterable[int]) -> int:
+def _child(serve: Serve, log: str | None, starter: _Starter, mask: Iterable[int]) -> int:
     """Serve as a daemon, with the signal mask that the starter had; returns the exit code."""
 
     def ready() -> None:
@@ -98,7 +100,8 @@ def _child(serve: Serve, starter: _Starter, mask: Iterable[int]) -> int:
         os.setsid()
         os.chdir("/")  # or the daemon would hold the directory it was started in
         _close_inherited(starter.fd)
-        logs.to_system_log()
+        logging.basicConfig(handlers=[logging.NullHandler()], force=True)  # until there is one
+        logs.start(log, foreground=False)
         serve(ready)
     except BaseException as exc:
         error = as_error(exc)

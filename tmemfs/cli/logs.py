@@ -1,4 +1,4 @@
-"""Where a serving process writes its log: a terminal in the foreground, else the system's log."""
+"""Where a serving process logs: a terminal in the foreground, the system's log, or a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,31 @@ import logging.handlers
 import os
 
 SYSTEM_LOG = "/dev/log"
+
+
+def start(where: str | None, *, foreground: bool, debug: bool = False) -> None:
+    """Log to *where*: ``stderr``, ``syslog`` or a file; None for what suits where it runs.
+
+    Raises OSError where the file cannot be written.
+    """
+    if where is None:
+        where = "stderr" if foreground else "syslog"
+    if where == "stderr":
+        to_stderr(debug=debug)
+    elif where == "syslog":
+        to_system_log()
+    else:
+        to_file(where, debug=debug)
+
+
+def to_file(path: str, *, debug: bool) -> None:
+    """Log to a file, which may be moved away while it is written to (logrotate)."""
+    handler = logging.handlers.WatchedFileHandler(path, encoding="utf-8")
+    handler.setFormatter(
+        logging.Formatter(f"%(asctime)s tmemfs[{os.getpid()}]: %(levelname)s: %(message)s")
+    )
+    level = logging.DEBUG if debug else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 def to_stderr(*, debug: bool) -> None:

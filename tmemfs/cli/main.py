@@ -27,6 +27,7 @@ COMMANDS = {
     "set": "change the budget, and what else can be changed while in use",
     "warm": "read files into memory before they are needed",
     "drop": "forget what is kept of files",
+    "report": "collect in one file what somebody needs who is to help",
 }
 
 

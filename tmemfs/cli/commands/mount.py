@@ -37,6 +37,7 @@ mount options (-o), also in fstab:
                       fast; what is not synced is lost with the machine or the daemon, and nobody
                       else may change SOURCE meanwhile
   readahead=SIZE      read up to so much ahead of who reads in order; default 4M, 0 for nothing
+  log=WHERE           as --log; a file by its absolute path
   trace=FILE          note every read in FILE (absolute): number of the file, page, count
   attr_timeout=SECONDS, entry_timeout=SECONDS
                       how long attributes and names may be believed; default 1
@@ -113,6 +114,12 @@ def parser() -> Parser:
         default=[],
         help="mount options, see below; the long options come after them and win",
     )
+    made.add_argument(
+        "--log",
+        metavar="WHERE",
+        help="where the daemon logs: stderr (the default in the foreground), syslog (the default "
+        "in the background), or a file",
+    )
     made.add_argument("-f", "--foreground", action="store_true", help="serve in the foreground")
     made.add_argument(
         "-d", "--debug", action="store_true", help="serve in the foreground, with a detailed log"
@@ -143,10 +150,10 @@ def run(arguments: argparse.Namespace) -> int:
                 with suppress(OSError):  # nobody reads it; the mount is there all the same
                     _announce(config, arguments.verbose)
 
-            logs.to_stderr(debug=config.debug)
+            logs.start(config.log, foreground=True, debug=config.debug)
             background.serve(config, ready)
             return 0
-        background.start(lambda ready: background.serve(config, ready))
+        background.start(lambda ready: background.serve(config, ready), config.log)
     _announce(config, arguments.verbose)
     return 0
 
@@ -163,6 +170,7 @@ def configuration(arguments: argparse.Namespace) -> MountConfig:
         "budget": [arguments.budget] if arguments.budget else [],
         "reserve": [arguments.reserve] if arguments.reserve else [],
         "page_size": [arguments.page_size] if arguments.page_size else [],
+        "log": [_log(arguments.log)] if arguments.log else [],
         "swap": arguments.swap,
         "overflow": map(_absolute, arguments.overflow),
     }
@@ -176,6 +184,10 @@ def configuration(arguments: argparse.Namespace) -> MountConfig:
         foreground=arguments.foreground or arguments.debug,
         debug=arguments.debug,
     )
+
+
+def _log(where: str) -> str:
+    return where if where in options.LOGS else os.path.abspath(where)
 
 
 def _absolute(overflow: str) -> str:

@@ -42,7 +42,7 @@ class Steps:
         # There was no mount when this was looked at, and nobody else makes one while it is locked.
         undo.callback(_whatever_happens, lambda: swapvolume.take_mount_away(volume))
         checked = preflight.check(config)
-        background.start(lambda ready: _serve(checked, ready))
+        background.start(lambda ready: _serve(checked, ready), checked.log)
         self._say(f"{volume.mountpoint} is mounted, with a budget of {format_size(config.budget)}")
 
     def attach(self, undo: Undo, volume: Volume) -> Loop:
