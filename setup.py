@@ -12,9 +12,12 @@ HERE = Path(__file__).parent
 
 def shared() -> list[tuple[str, list[str]]]:
     """Documents and examples; manual pages and completions, where shtab is there to make them."""
-    documents = [*glob.glob("docs/*.md"), "README.md", "CHANGELOG.md"]
     examples = [name for name in glob.glob("examples/**", recursive=True) if os.path.isfile(name)]
-    places = {"share/doc/tmemfs": documents}
+    # As in a clone, so that the links between them lead somewhere.
+    places = {
+        "share/doc/tmemfs": ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"],
+        "share/doc/tmemfs/docs": glob.glob("docs/*.md"),
+    }
     for name in examples:
         if "__pycache__" not in name:
             places.setdefault(f"share/doc/tmemfs/{os.path.dirname(name)}", []).append(name)

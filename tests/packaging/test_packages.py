@@ -118,7 +118,7 @@ def test_a_source_distribution_has_all_that_a_clone_has(tmp_path: Path) -> None:
     for wanted in (
         "share/man/man8/tmemfs-mount.8",
         "share/bash-completion/completions/tmemfs",
-        "share/doc/tmemfs/limits.md",
+        "share/doc/tmemfs/docs/limits.md",
         "share/doc/tmemfs/examples/demo.py",
     ):
         assert wanted in names
