@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import slow_sftp
+
 from benchmarks import servers
-from benchmarks.cache import slow_sftp
 from benchmarks.cache.slow import Kind, Slow
 
 ROUND_TRIP = 0.005

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from loop_swap import loop_devices
 from mounting import drop_kernel_caches
+from slow_sftp import Counts, Reader
 
 from benchmarks import servers
 from benchmarks.cache.far import FAR, ROUND_TRIP
 from benchmarks.cache.figures import PASSES, lacking
 from benchmarks.cache.slow import Slow
-from benchmarks.cache.slow_sftp import Counts, Reader
 from benchmarks.cache.throttled import THROTTLED
 from benchmarks.cache.work import GIT, GREP, RANDOM, SEQUENTIAL, TAR, make_source, works
 
