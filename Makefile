@@ -1,6 +1,6 @@
 # What people do in a clone. Each target sets the clone up first; that is quick when it is set up.
 #
-#   make demo [SOURCE=DIRECTORY] [BUDGET=256M]    mount, read, swap, show the figures, clean up
+#   make demo [SOURCE=DIRECTORY] [BUDGET=256M]    a slow directory cold and warm, swap, clean up
 #   make test [ARGS='-k swap -x']                 the tests; as root, those with real mounts too
 #   make test-all                                 these on every kind of source, in every mode
 #   make lint                                     ruff and mypy

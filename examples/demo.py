@@ -2,21 +2,29 @@
 
     make demo [SOURCE=DIRECTORY] [BUDGET=256M]
 
-Mounts a directory with the command that everybody uses, reads it twice, compares every byte with
-the source, and shows the figures. As root, it then makes swap of a file of the same mount and
-runs a program with a quarter of the memory that it needs. In the end nothing is left, also when
-it is interrupted.
+Makes a slow directory: sshfs to an SFTP server of this machine whose answers take 5 ms. Mounts it
+with the command that everybody uses, reads it twice, compares every byte with the source, and shows
+by how much the second time is faster. As root, it then makes swap of a file of the same mount and
+runs a program with a quarter of the memory that it needs. In the end nothing is left, also when it
+is interrupted.
 """
 
 import argparse
 import os
 import re
+import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import memory_limit
-from read_tree import files_below, forget, read_all
+from progress_bar import progress_bar
+from read_tree import Reading, files_below, forget, read_all
+from sample_tree import make_sample
+from slow_directory import ROUND_TRIP, lacking, slow_directory
+from slow_directory import unmount as unmount_slow
 from swap_under_pressure import SwapUnderPressure
 from tmemfs_mount import TmemfsMount, mounted, unmount
 
@@ -25,9 +33,8 @@ from tmemfs.errors import TmemfsError
 from tmemfs.linux.system import tmemfs_mounts
 from tmemfs.units import parse_size
 
-DEFAULT_SOURCE = Path("/usr/share")
-# Of the default source, as much as takes some seconds; of one that was asked for, everything.
-DEFAULT_FILES, DEFAULT_BYTES = 8000, 256 << 20
+# Of a slow directory, as much as takes some seconds.
+SMALL_FILES, LARGE_BYTES = 150, 24 << 20
 PREFIX = "tmemfs-demo-"
 
 
@@ -36,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--source", type=Path, help=f"the directory ({DEFAULT_SOURCE}, in part)")
+    parser.add_argument("--source", type=Path, help="the directory (a slow one of its own)")
     parser.add_argument("--budget", default="256M", help="memory for all pages (256M)")
     options = parser.parse_args(argv)
     try:
@@ -57,19 +64,20 @@ def demonstrate(source: Path | None, budget: str) -> None:
     with undoing() as undo:
         with undo.held():
             clear_leftovers()
+            what = str(source)
+            if source is None:
+                source = undo.enter_context(slow_sample())
+                what = f"a directory of which each answer takes {1000 * ROUND_TRIP:g} ms"
             mount = undo.enter_context(
                 mounted(
-                    source or DEFAULT_SOURCE,
+                    source,
                     f"{PREFIX}{os.getpid()}-",
                     f"--budget={budget}",
                     *pressure.mount_options,
                 )
             )
-        print(f"{source or DEFAULT_SOURCE} is mounted on {mount.path}, budget {budget}.\n")
-        if source:
-            read_twice(mount, source, None, None)
-        else:
-            read_twice(mount, DEFAULT_SOURCE, DEFAULT_FILES, DEFAULT_BYTES)
+        print(f"{what} is mounted on {mount.path}, budget {budget}.\n")
+        read_twice(mount, source)
         print(f"\n{mount.status_table()}\n")
         if reason := pressure.lacking():
             print(f"Swap on a file of this mount {reason}.")
@@ -79,30 +87,55 @@ def demonstrate(source: Path | None, budget: str) -> None:
         print(f"\n{mount.status_table()}\n")
 
 
-def read_twice(mount: TmemfsMount, source: Path, count: int | None, size: int | None) -> None:
+@contextmanager
+def slow_sample() -> Iterator[Path]:
+    """A slow directory with small files and two large ones. Raises OSError with what is missing."""
+    if reason := lacking():
+        raise OSError(f"no slow directory: {reason}; or name one: make demo SOURCE=DIRECTORY")
+    place = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-slow-"))
+    try:
+        for name in ("store", "slow"):
+            (place / name).mkdir()
+        make_sample(place / "store", SMALL_FILES, LARGE_BYTES)
+        with slow_directory(place / "store", place / "slow") as slow:
+            yield slow.path
+    finally:
+        shutil.rmtree(place)
+
+
+def read_twice(mount: TmemfsMount, source: Path) -> None:
     """Read the files directly, through the mount and again, each time from empty caches.
 
     Raises OSError where a byte is not as in the source.
     """
-    files = files_below(source, count, size)
+    files = files_below(source, None, None)
     how = forget([source], files)
-    direct = read_all(source, files)
+    direct = read(source, files, "the source itself")
     print(f"{len(files):,} files, {direct.size / (1 << 20):.1f} MiB; before each reading, the")
     print(f"kernel's caches are dropped {how}.")
     print(f"  the source itself  {direct}")
-    for title in ("first time, cold", "again"):
+    for title in ("first time, cold", "again, warm"):
         forget([source, mount.path], files)
         gets, found = mount.gets()
-        reading = read_all(mount.path, files)
+        reading = read(mount.path, files, title)
         gets, found = (now - then for now, then in zip(mount.gets(), (gets, found), strict=True))
         hits = f"{100 * found / gets:5.1f} % of pages found in tmem" if gets else "from the kernel"
         print(f"  {title:17}  {reading}  {hits}", flush=True)
         if wrong := [file for file in files if reading.digests[file] != direct.digests[file]]:
             raise OSError(f"{len(wrong)} files are not as in the source, {wrong[0]} is one")
     print("Every byte was the same as in the source, both times.")
+    times = direct.seconds / reading.seconds
+    print(f"The second time was {times:.1f} times as fast as the source itself.")
     memory = mount.figures()["memory"]
     ratio = memory["orig_data_size"] / max(memory["compr_data_size"], 1)
     print(f"In whole pages: {mount.memory_line()}; compressed {ratio:.2f} to 1.")
+
+
+def read(top: Path, files: Sequence[Path], title: str) -> Reading:
+    """Read *files* below *top*, with a bar that shows how far it is."""
+    size = sum((top / file).stat().st_size for file in files)
+    with progress_bar(title, size) as advance:
+        return read_all(top, files, advance)
 
 
 def clear_leftovers() -> None:
@@ -113,6 +146,11 @@ def clear_leftovers() -> None:
         if name and not Path(f"/proc/{name[1]}").exists():
             print(f"Clearing away {mount.mountpoint}, of a demo that was killed.")
             unmount(Path(mount.mountpoint))
+    for place in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-slow-*"):
+        process = place.name.removeprefix(PREFIX).partition("-")[0]
+        if not Path(f"/proc/{process}").exists():
+            unmount_slow(place / "slow")
+            shutil.rmtree(place)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Reading every file of a directory: how long it took, and what was in them."""
+"""Reads files of a directory; tells how long it took and what was in them."""
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -49,8 +49,12 @@ def _walk(top: Path) -> Iterator[tuple[Path, int]]:
                 yield path.relative_to(top), path.stat().st_size
 
 
-def read_all(top: Path, files: Iterable[Path]) -> Reading:
-    """Read *files* below *top* once, from first byte to last."""
+def _nobody(_: int) -> None:
+    """Nobody is told how far it is."""
+
+
+def read_all(top: Path, files: Iterable[Path], advance: Callable[[int], None] = _nobody) -> Reading:
+    """Read *files* below *top* once, from first byte to last; tells *advance* of bytes read."""
     reading = Reading()
     for file in files:
         digest = blake2b(digest_size=16)
@@ -61,9 +65,34 @@ def read_all(top: Path, files: Iterable[Path]) -> Reading:
                 # The time that hashing takes is not the filesystem's.
                 reading.seconds += time.perf_counter() - start
                 digest.update(chunk)
+                advance(len(chunk))
                 start = time.perf_counter()
         reading.seconds += time.perf_counter() - start
         reading.digests[file] = digest.digest()
+    return reading
+
+
+def read_pieces(
+    top: Path,
+    file: Path,
+    offsets: Sequence[int],
+    piece: int,
+    advance: Callable[[int], None] = _nobody,
+) -> Reading:
+    """Read *piece* bytes of one file at each of *offsets*, in that order."""
+    reading, digest = Reading(), blake2b(digest_size=16)
+    start = time.perf_counter()
+    with open(top / file, "rb", buffering=0) as opened:
+        for offset in offsets:
+            found = os.pread(opened.fileno(), piece, offset)
+            reading.size += len(found)
+            # The time that hashing takes is not the filesystem's.
+            reading.seconds += time.perf_counter() - start
+            digest.update(found)
+            advance(len(found))
+            start = time.perf_counter()
+    reading.seconds += time.perf_counter() - start
+    reading.digests[file] = digest.digest()
     return reading
 
 
