@@ -5,7 +5,7 @@ from collections import Counter
 
 from tmemfs.pages import Segment
 from tmemfs.pages.arena import WARM_SEGMENTS
-from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK, is_outside
+from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK, is_overflowed
 from tmemfs.pages.log import ROW_BYTES, SEGMENT_OVERHEAD
 from tmemfs.tmem import Core, Pool
 from tmemfs.tmem.ephemeral import EphemeralPool
@@ -84,7 +84,7 @@ def check_pool(
 ) -> None:
     """Fail where a pool's figures, *told* by it, are not what a recount gives."""
     found: dict[int, Counter[str]] = {}
-    tables = pages = outside = 0
+    tables = pages = overflowed = 0
     for owner in pool.objects:
         assert pool.objects.find(owner.id) is pool.objects.owner(owner.number) is owner
         tables += OBJECT_OVERHEAD
@@ -96,8 +96,8 @@ def check_pool(
             assert len(node) <= MAPS + NODE_PAGES
             tables += NODE_OVERHEAD + 8 * len(node)
         for location in locations:
-            if is_outside(location):
-                outside += 1
+            if is_overflowed(location):
+                overflowed += 1
                 continue
             start, size = location >> SIZE_BITS, location & SIZE_MASK
             counted = found.setdefault(start >> pool.arena.segment_bits, Counter())
@@ -108,10 +108,10 @@ def check_pool(
     if isinstance(pool, EphemeralPool):
         tables += 4 * len(pool.ghosts._table)
     if isinstance(pool, PersistentPool):
-        assert told["overflow_pages"] == pool.overflow_pages == outside
-        assert pool.overflows or not outside
+        assert told["overflow_pages"] == pool.overflow_pages == overflowed
+        assert pool.overflows or not overflowed
     else:
-        assert not outside
+        assert not overflowed
 
     segments = [segment for log in pool.logs() for segment in log.segments.values()]
     # Only what is on its way to a file keeps a segment in which nothing lives any more.

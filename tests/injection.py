@@ -45,7 +45,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "overflow write": (OverflowFile, "_write"),
     "checksum": (overflowfile, "checksum"),
     "compare": (overflowing, "checksum"),
-    "note what left": (PersistentPool, "move_outside"),
+    "note what left": (PersistentPool, "move_to_overflow"),
     "overflow read": (OverflowFile, "_read"),
     "runs": (writebuffer, "runs"),
 }

@@ -47,7 +47,7 @@ class OverflowFiles:
         """Let one batch leave; False when there is none."""
         return self.begin(heads=heads) and self.finish() >= 0
 
-    def outside(self, pool: Pool, object_id: int, index: int, count: int) -> dict[int, bytes]:
+    def overflowed(self, pool: Pool, object_id: int, index: int, count: int) -> dict[int, bytes]:
         """The pages of a run that are in the file; each must be what had left."""
         if not isinstance(pool, PersistentPool):
             return {}

@@ -84,7 +84,7 @@ async def read(volume: WaitingSwapVolume, offset: int, size: int) -> bytes:
     return found
 
 
-def outside(volume: OverflowingSwapVolume) -> list[int]:
+def overflowed(volume: OverflowingSwapVolume) -> list[int]:
     """The pages that are in the file."""
     return list(volume._pool.checksums(0, 0, volume.size // PAGE))
 

@@ -207,19 +207,19 @@ def least_budget(swaps: Iterable[SwapSpec]) -> int:
 
     The tables of what is outside are always in memory, and must leave half of it to pages.
     """
-    return 2 * TABLES_PER_PAGE * (_outside(swaps) // SWAP_PAGE)
+    return 2 * TABLES_PER_PAGE * (_overflowed(swaps) // SWAP_PAGE)
 
 
 def check_budget(budget: int, swaps: Sequence[SwapSpec]) -> None:
     """Raise UsageError where a budget in bytes is less than the `least_budget`."""
     if budget < least_budget(swaps):
         raise UsageError(
-            f"budget: {format_size(budget)} is too little for {format_size(_outside(swaps))} of "
+            f"budget: {format_size(budget)} is too little for {format_size(_overflowed(swaps))} of "
             f"swap with overflow, which takes {format_size(least_budget(swaps))}"
         )
 
 
-def _outside(swaps: Iterable[SwapSpec]) -> int:
+def _overflowed(swaps: Iterable[SwapSpec]) -> int:
     return sum(swap.size for swap in swaps if swap.overflow is not None)
 
 

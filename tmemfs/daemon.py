@@ -39,7 +39,7 @@ _OWN_DESCRIPTORS = 32
 # A thread only makes system calls; by default each would map 8 MiB.
 _STACK = 512 << 10
 # Seconds for what is under way when a signal ends the mount; writes are awaited for longer.
-_PATIENCE = 5
+_END_TIMEOUT_S = 5
 # The kernel may read so far ahead on the mount: in one request, the largest there is.
 _KERNEL_READAHEAD = 1 << 20
 
@@ -171,6 +171,6 @@ def _heard(number: int, frame: FrameType | None) -> None:
 
 async def _leave(config: MountConfig, nursery: trio.Nursery) -> None:
     """Leave behind who still waits: the mount must not stay because one file never answers."""
-    await trio.sleep(_PATIENCE)
+    await trio.sleep(_END_TIMEOUT_S)
     log.warning("%s: a call does not return; ending without it", config.source)
     nursery.cancel_scope.cancel()

@@ -53,7 +53,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 @pytest.fixture
 async def far(new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Rig:
     """Thirty files in a directory, as over a network; on a machine that may be busy."""
-    monkeypatch.setattr(attrcache, "_PATIENCE", 60)
+    monkeypatch.setattr(attrcache, "_LISTING_TIMEOUT_S", 60)
     rig = new_rig(kind=FAR, attr_ttl=TTL, entry_ttl=TTL)
     (rig.root / "d").mkdir()
     for number, name in enumerate(NAMES):
@@ -203,7 +203,7 @@ async def test_a_change_of_ours_while_a_directory_is_listed(
     """What the listing has may be from before it, and is not believed."""
     directory, inode = await far.inode("d"), await far.inode(NAMES[7])
     await lookup(far, NAMES[0])
-    monkeypatch.setattr(attrcache, "_PATIENCE", 0)
+    monkeypatch.setattr(attrcache, "_LISTING_TIMEOUT_S", 0)
     with gate(monkeypatch, "look_at_all") as listed:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lookup, far, NAMES[1])
@@ -226,7 +226,7 @@ async def test_a_change_of_ours_while_a_directory_is_listed(
 async def test_a_listing_that_does_not_come_holds_up_nobody(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attrcache, "_PATIENCE", 0.01)
+    monkeypatch.setattr(attrcache, "_LISTING_TIMEOUT_S", 0.01)
     with gate(monkeypatch, "look_at_all", before=True) as listed:
         found = await look_at(far, NAMES)
         assert listed.reached.is_set()
@@ -466,7 +466,7 @@ async def test_a_name_of_which_more_was_heard_while_a_directory_is_listed(
     directory = await far.inode("d")
     for name in NAMES[:2]:
         await lookup(far, name)
-    monkeypatch.setattr(attrcache, "_PATIENCE", 0)
+    monkeypatch.setattr(attrcache, "_LISTING_TIMEOUT_S", 0)
     with gate(monkeypatch, "look_at_all") as listed:
         await lookup(far, NAMES[2])
         await listed.reached.wait()
@@ -482,7 +482,7 @@ async def test_a_name_of_which_more_was_heard_while_a_directory_is_listed(
         while not far.names.attrcache._directories[directory].listing.done.is_set():
             await trio.sleep(0)
     assert (await lookup(far, NAMES[10])).age > 0
-    far.names.attrcache._missing.clear()
+    far.names.attrcache._negative.clear()
     assert await is_there(far, NAMES[9]) is (heard == "that it is there")
     if heard == "that it is there":
         assert (await lookup(far, NAMES[9])).info.st_size == 99
@@ -491,7 +491,7 @@ async def test_a_name_of_which_more_was_heard_while_a_directory_is_listed(
 async def test_listings_that_do_not_come_do_not_pile_up(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attrcache, "_PATIENCE", 0)
+    monkeypatch.setattr(attrcache, "_LISTING_TIMEOUT_S", 0)
     directory, kept = await far.inode("d"), far.names.attrcache
     with gate(monkeypatch, "look_at_all", before=True) as listed:
         for _ in range(20):
@@ -511,7 +511,7 @@ async def test_listings_that_do_not_come_do_not_pile_up(
             await trio.sleep(0)
     assert not directory.pinned
     # What came of the one that was not to be believed is not; the next one is.
-    monkeypatch.setattr(attrcache, "_PATIENCE", 60)
+    monkeypatch.setattr(attrcache, "_LISTING_TIMEOUT_S", 60)
     assert [each.age > 0 for each in await look_at(far, NAMES[:3])] == [False, False, True]
 
 
@@ -613,10 +613,10 @@ async def test_missing_names_are_not_believed_where_names_are_not(
 async def test_no_more_missing_names_are_kept_than_is_allowed(
     far: Rig, monkeypatch: pytest.MonkeyPatch, asked: list[bytes]
 ) -> None:
-    monkeypatch.setattr(attrcache, "_MISSING", 10)
+    monkeypatch.setattr(attrcache, "_NEGATIVE_ENTRIES", 10)
     for number in range(30):
         assert not await is_there(far, f"d/{number}")
-        assert len(far.names.attrcache._missing) <= 10
+        assert len(far.names.attrcache._negative) <= 10
     assert not await is_there(far, "d/0")
     assert not await is_there(far, "d/29")
     assert (asked.count(b"0"), asked.count(b"29")) == (2, 1)

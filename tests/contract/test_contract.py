@@ -376,8 +376,8 @@ def test_t6_persistent_survives_or_leaves(
     gone = figures["dup_puts_replaced"] + figures["flushs_found"]
     assert figures["good_puts"] - gone == figures["pages"] == len(model)
     for index in range(4 * BUDGET // page_size):
-        outside = files.outside(swap, 1, index, 1)
-        assert (outside.get(index) or swap.get(1, index)) == model.get(index)
+        overflowed = files.overflowed(swap, 1, index, 1)
+        assert (overflowed.get(index) or swap.get(1, index)) == model.get(index)
     assert other.get_many(1, 0, 100) == split(run(0, 100))
     written = core.statistics()["reclaim"]["written_back_pages"]
     assert written >= figures["overflow_pages"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from overflow_rig import PAGE, OverflowRig, outside, overflow_rig, pages, push_out, write
+from overflow_rig import PAGE, OverflowRig, overflow_rig, overflowed, pages, push_out, write
 from page_data import run
 
 from tmemfs.pages import codec
@@ -81,7 +81,7 @@ async def test_a_read_under_way_gets_it(tmp_path: Path, monkeypatch: pytest.Monk
             await disk.reached.wait()
             fail_once(monkeypatch)
             assert bytes(await do(buffer.read(0, PAGE))) == pages(1, 1)
-            assert 0 not in outside(volume)
+            assert 0 not in overflowed(volume)
             disk.go_on.set()
         assert found == [pages(1, 2)]
         assert bytes(await do(buffer.read(0, 2 * PAGE))) == pages(1, 2)

@@ -19,8 +19,8 @@ from overflow_rig import (
     OverflowRig,
     damage,
     nothing_leaves,
-    outside,
     overflow_rig,
+    overflowed,
     pages,
     push_out,
     read,
@@ -301,7 +301,7 @@ async def test_a_device_of_which_a_part_cannot_be_written(
         disk.fail_writes(FIRST + (count - bad) * PAGE)
         for index in (*range(count - bad, count), *range(0, count - bad, 2)):
             await write(volume, index * PAGE, page(index))
-        found = outside(volume)
+        found = overflowed(volume)
         assert len(found) > 2 * BUDGET_PAGES
         assert max(found) < count - bad
         assert await read(volume, (count - bad) * PAGE, bad * PAGE) == pages(count - bad, bad)
@@ -326,9 +326,9 @@ async def test_a_volume_whose_device_fails_is_not_in_the_way_of_another(
                 await write(sound, first * PAGE, run(first, 256))
             for first in range(0, 4096, 256):
                 assert await read(sound, first * PAGE, MIB) == run(first, 256)
-        assert outside(failing) == []
+        assert overflowed(failing) == []
         disk.mend()
         for index in range(BUDGET_PAGES, 4 * BUDGET_PAGES):
             await write(failing, index * PAGE, page(index))
-        assert outside(failing)
+        assert overflowed(failing)
         assert await read(failing, 0, 4 * BUDGET_PAGES * PAGE) == pages(0, 4 * BUDGET_PAGES)

@@ -218,11 +218,11 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(pool=pools, object_id=objects, index=indices, count=counts)
     def get(self, pool: Pool, object_id: int, index: int, count: int) -> None:
-        outside = self.files.outside(pool, object_id, index, count)
-        for at, found in outside.items():
+        overflowed = self.files.overflowed(pool, object_id, index, count)
+        for at, found in overflowed.items():
             assert found == self.pages[pool][object_id, at]
         # What is in memory between them.
-        ends = sorted({*outside, index + count})
+        ends = sorted({*overflowed, index + count})
         first = index
         for end in ends:
             if first < end:
@@ -234,7 +234,7 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(pool=pools, object_id=objects, index=indices)
     def get_and_flush(self, pool: Pool, object_id: int, index: int) -> None:
         self.told[pool]["gets"] += 1
-        if self.files.outside(pool, object_id, index, 1):
+        if self.files.overflowed(pool, object_id, index, 1):
             with pytest.raises(CorruptPage):
                 pool.get_and_flush(object_id, index)
             return
@@ -310,12 +310,12 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(pool=pools, object_id=objects, index=indices)
     def bring_back(self, pool: Pool, object_id: int, index: int) -> None:
-        outside = self.files.outside(pool, object_id, index, 1)
-        if isinstance(pool, PersistentPool) and outside and pool.has_room(1):
-            pool.use_outside(object_id, index)
-            assert pool.use_outside(object_id, index)
-            assert pool.put(object_id, index, outside[index])
-            assert not pool.use_outside(object_id, index)
+        overflowed = self.files.overflowed(pool, object_id, index, 1)
+        if isinstance(pool, PersistentPool) and overflowed and pool.has_room(1):
+            pool.use_overflowed(object_id, index)
+            assert pool.use_overflowed(object_id, index)
+            assert pool.put(object_id, index, overflowed[index])
+            assert not pool.use_overflowed(object_id, index)
             self.told[pool]["puts"] += 1
             self.told[pool]["good_puts"] += 1
 
@@ -447,8 +447,8 @@ class CoreMachine(RuleBasedStateMachine):
             return
         for pool, model in self.pages.items():
             for handle, expected in model.items():
-                outside = self.files.outside(pool, *handle, 1)
-                found = outside[handle[1]] if outside else pool.get(*handle)
+                overflowed = self.files.overflowed(pool, *handle, 1)
+                found = overflowed[handle[1]] if overflowed else pool.get(*handle)
                 assert found == expected or (found is None and pool.kind == "ephemeral")
         for client in self.clients:
             for pool in list(client.pools):

@@ -12,8 +12,8 @@ from overflow_rig import (
     PAGE,
     OverflowRig,
     nothing_leaves,
-    outside,
     overflow_rig,
+    overflowed,
     pages,
     push_out,
     read,
@@ -285,7 +285,7 @@ async def test_reads_and_writes_while_pages_are_on_their_way(tmp_path: Path) -> 
             assert volume.write(6 * PAGE + 10, b"part") == 4
             await volume.fallocate(3, 7 * PAGE, PAGE)
             gate.open()
-        assert [index for index in range(4, 9) if index not in outside(volume)] == [5, 6, 7]
+        assert [index for index in range(4, 9) if index not in overflowed(volume)] == [5, 6, 7]
         model = bytearray(pages(0, 200))
         model[5 * PAGE : 6 * PAGE] = page(505)
         model[6 * PAGE + 10 : 6 * PAGE + 14] = b"part"
@@ -325,12 +325,12 @@ async def test_pages_leave_ahead_of_need(tmp_path: Path) -> None:
         while not rig.core.writeback.needed:
             assert volume.write(index * PAGE, page(index)) == PAGE
             index += 1
-        assert outside(volume) == []
+        assert overflowed(volume) == []
         with trio.fail_after(60):
             while not rig.core.writeback.enough:
                 await trio.sleep(0.001)
         assert 0 < volume._pool.overflow_pages < index / 2
-        assert outside(volume) == list(range(volume._pool.overflow_pages)), "the oldest"
+        assert overflowed(volume) == list(range(volume._pool.overflow_pages)), "the oldest"
 
 
 # --- back to memory ------------------------------------------------------------------------------
@@ -343,7 +343,7 @@ async def test_a_page_that_is_read_twice_comes_back(tmp_path: Path) -> None:
         assert await read(volume, 10 * PAGE, 3 * PAGE) == pages(10, 3)
         assert volume._pool.overflow_pages == 100
         assert await read(volume, 11 * PAGE, 5) == page(11)[:5]
-        assert outside(volume) == [*range(11), *range(12, 100)]
+        assert overflowed(volume) == [*range(11), *range(12, 100)]
         reads = volume.statistics()["overflow_reads"]
         assert reads == 4
         assert volume.read(11 * PAGE, PAGE) == page(11), "without waiting"
@@ -361,10 +361,10 @@ async def test_without_room_pages_stay_outside(tmp_path: Path) -> None:
             count += 1
         for _ in range(3):
             assert await read(volume, 5 * PAGE, PAGE) == page(5)
-        assert outside(volume) == list(range(100))
+        assert overflowed(volume) == list(range(100))
         other.flush_object(1)
         assert await read(volume, 5 * PAGE, PAGE) == page(5)
-        assert outside(volume) == [*range(5), *range(6, 100)]
+        assert overflowed(volume) == [*range(5), *range(6, 100)]
 
 
 # --- beside others -------------------------------------------------------------------------------
@@ -398,7 +398,7 @@ async def test_t7_the_cache_gives_its_memory_and_gets_it_back(tmp_path: Path) ->
 async def test_a_smaller_budget_pushes_pages_out(tmp_path: Path) -> None:
     async with overflow_rig(tmp_path, 8 * MIN_BUDGET) as rig:
         volume = await filled(rig, 6 * BUDGET_PAGES)
-        assert outside(volume) == []
+        assert overflowed(volume) == []
         rig.core.begin_budget(MIN_BUDGET)
         while rig.core.shrink():
             pass
@@ -416,7 +416,7 @@ async def test_a_smaller_budget_pushes_pages_out(tmp_path: Path) -> None:
 async def test_cancelling_leaves_the_account_right(tmp_path: Path, what: str) -> None:
     async with overflow_rig(tmp_path) as rig:
         volume = await filled(rig, 6 * BUDGET_PAGES)
-        first = outside(volume)[0]
+        first = overflowed(volume)[0]
         calls: dict[str, Callable[[], object]] = {
             "read": lambda: read(volume, first * PAGE, 20 * PAGE),
             "write": lambda: write_much(volume),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmemfs.pages import Arena, Segment
-from tmemfs.pages.locations import outside
+from tmemfs.pages.locations import overflowed
 from tmemfs.tmem.objects import (
     MAPS,
     NODE_OVERHEAD,
@@ -27,7 +27,7 @@ INDICES = st.sampled_from([0, 1, 5, 62, 63, 64, 65, 127, 128, 4096, 2**32 - 65, 
 
 def at(*numbers: int) -> list[int]:
     """Different locations, 0 for 0; outside, because there are no segments here."""
-    return [outside(number) if number else 0 for number in numbers]
+    return [overflowed(number) if number else 0 for number in numbers]
 
 
 def store(table: ObjectTable, object_id: int, index: int, locations: list[int]) -> Object:
@@ -80,16 +80,16 @@ def test_one_without_a_page_is_not_there(table: ObjectTable) -> None:
 
 def test_runs_across_nodes(table: ObjectTable) -> None:
     owner = store(table, 1, 60, at(*range(1000, 1200)))
-    assert owner.pages == table.pages == table.outside == 200
+    assert owner.pages == table.pages == table.overflowed == 200
     assert owner.run(58, 204, mark=False) == at(0, 0, *range(1000, 1200), 0, 0)
     assert owner.location(59) == 0
-    assert owner.location(60) == outside(1000)
-    assert owner.location(259) == outside(1199)
+    assert owner.location(60) == overflowed(1000)
+    assert owner.location(259) == overflowed(1199)
     assert owner.location(260) == owner.location(100_000) == 0
     assert remove(table, 1, 0, 130) == 70
     assert owner.run(58, 204, mark=False) == at(*[0] * 72, *range(1070, 1200), 0, 0)
-    assert places(owner) == {130 + i: outside(1070 + i) for i in range(130)}
-    assert table.outside == 130
+    assert places(owner) == {130 + i: overflowed(1070 + i) for i in range(130)}
+    assert table.overflowed == 130
 
 
 def test_marks_are_a_pages_own(table: ObjectTable) -> None:
@@ -138,7 +138,7 @@ def test_like_a_dict(steps: list[tuple[bool, int, int]]) -> None:
         owner = table.find(7)
         assert (owner is not None) == bool(model)
         assert (places(owner) if owner else {}) == model
-        assert table.pages == table.outside == len(model)
+        assert table.pages == table.overflowed == len(model)
         assert table.metadata_bytes == (charge(owner) if owner else 0)
         assert table.metadata_bytes == table._arena.metadata_bytes
 

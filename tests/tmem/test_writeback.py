@@ -10,7 +10,7 @@ from page_data import KINDS, page, run, split
 from tmemfs.errors import BudgetInUse, CorruptPage
 from tmemfs.tmem import MIN_BUDGET, Client, Core, PersistentPool
 from tmemfs.tmem.reclaim import RESERVE_SEGMENTS
-from tmemfs.tmem.writeback import BATCH, HIGH, LOW, PATIENCE, Batch
+from tmemfs.tmem.writeback import BATCH, HIGH, LOW, TRIES_LIMIT, Batch
 
 # Pages that do not compress: so many go into a segment, and so many into a batch.
 PER_SEGMENT = 32
@@ -81,7 +81,7 @@ def leave_all(core: Core, *, enough: bool = False) -> None:
         core.writeback.finish(batch, [zlib.crc32(data) for _, data in pages])
 
 
-def outside(pool: PersistentPool, count: int = 4096, object_id: int = 1) -> list[int]:
+def overflowed(pool: PersistentPool, count: int = 4096, object_id: int = 1) -> list[int]:
     return list(pool.checksums(object_id, 0, count))
 
 
@@ -126,11 +126,11 @@ def test_heads_are_for_need(core: Core, pool: PersistentPool) -> None:
 def test_the_oldest_leave_first(core: Core, pool: PersistentPool) -> None:
     core.set_budget(8 * MIN_BUDGET)
     put(pool, range(2 * PER_BATCH + 5 * PER_SEGMENT))
-    half = PATIENCE * PER_SEGMENT
+    half = TRIES_LIMIT * PER_SEGMENT
     assert half < PER_BATCH
     for first in range(0, 2 * PER_BATCH, half):
         assert leave(core) == list(range(first, first + half))
-    assert outside(pool) == list(range(2 * PER_BATCH))
+    assert overflowed(pool) == list(range(2 * PER_BATCH))
     assert written_back(core) == pool.overflow_pages == 2 * PER_BATCH
 
 
@@ -167,18 +167,18 @@ def test_used_pages_are_spared_again_if_they_are_used_again(
     use(pool, range(PER_SEGMENT))
     spared, other = range(PER_SEGMENT), range(4 * PER_SEGMENT, 5 * PER_SEGMENT)
     assert set(leave(core)) >= set(other)
-    assert set(outside(pool)).isdisjoint(spared)
+    assert set(overflowed(pool)).isdisjoint(spared)
 
 
 def test_where_all_are_used_some_leave_all_the_same(core: Core, pool: PersistentPool) -> None:
-    """After PATIENCE segments: the pages of the next ones, whose turn to lose the mark it was."""
+    """After TRIES_LIMIT segments: the pages of the next ones, whose turn to lose the mark."""
     core.set_budget(4 * MIN_BUDGET)
-    put(pool, range(3 * PATIENCE * PER_SEGMENT + 1))
-    use(pool, range(3 * PATIENCE * PER_SEGMENT))
+    put(pool, range(3 * TRIES_LIMIT * PER_SEGMENT + 1))
+    use(pool, range(3 * TRIES_LIMIT * PER_SEGMENT))
     left = leave(core)
-    assert left == list(range(PATIENCE * PER_SEGMENT, 2 * PATIENCE * PER_SEGMENT))
+    assert left == list(range(TRIES_LIMIT * PER_SEGMENT, 2 * TRIES_LIMIT * PER_SEGMENT))
     # Those that were looked at first are unmarked now, and come when their turn does.
-    assert leave(core) == list(range(PATIENCE * PER_SEGMENT))
+    assert leave(core) == list(range(TRIES_LIMIT * PER_SEGMENT))
 
 
 def test_a_segment_with_too_many_pages_leaves_in_parts(core: Core, pool: PersistentPool) -> None:
@@ -190,7 +190,7 @@ def test_a_segment_with_too_many_pages_leaves_in_parts(core: Core, pool: Persist
     assert leave(core) == list(range(PER_BATCH, 2 * PER_BATCH))
     leave_all(core)
     check_account(core)
-    assert outside(pool)[:count] == list(range(count))
+    assert overflowed(pool)[:count] == list(range(count))
     assert pool.segments == len(pool.log.segments) > 0
 
 
@@ -333,16 +333,16 @@ def test_uses_outside_are_counted(core: Core, pool: PersistentPool) -> None:
     pool.raw.head.rows_left = 0  # type: ignore[union-attr]
     leave(core)
     leave(core)
-    assert outside(pool) == list(range(PER_SEGMENT))
-    assert not pool.use_outside(1, 2), "what it was in memory does not count"
-    assert pool.use_outside(1, 2)
-    assert not pool.use_outside(1, 3)
+    assert overflowed(pool) == list(range(PER_SEGMENT))
+    assert not pool.use_overflowed(1, 2), "what it was in memory does not count"
+    assert pool.use_overflowed(1, 2)
+    assert not pool.use_overflowed(1, 3)
     # Only of pages that are outside.
-    assert not pool.use_outside(1, PER_SEGMENT)
-    assert not pool.use_outside(1, 10_000)
-    assert not pool.use_outside(9, 2)
+    assert not pool.use_overflowed(1, PER_SEGMENT)
+    assert not pool.use_overflowed(1, 10_000)
+    assert not pool.use_overflowed(9, 2)
     put(pool, range(2, 3))
-    assert not pool.use_outside(1, 2)
+    assert not pool.use_overflowed(1, 2)
     check_account(core)
 
 
@@ -374,11 +374,11 @@ def test_all_of_it_goes(core: Core, client: Client, pool: PersistentPool, way: s
         client.destroy_pool(pool)
         while core.sweep(1):
             pass
-        assert not pool.use_outside(1, 3)
+        assert not pool.use_overflowed(1, 3)
     else:
         assert pool.flush_object(1) == 5 * PER_SEGMENT
     assert pool.overflow_pages == 0
-    assert outside(pool) == []
+    assert overflowed(pool) == []
     assert core._arena.charged_bytes == 0
     check_account(core)
 
@@ -393,7 +393,7 @@ def test_a_refused_put_of_what_is_outside_leaves_a_miss(
         patch.setattr(core._reclaim, "make_room", lambda segments, pool: False)
         assert pool.put_many(1, 3, run(70, 3)) == 0
     assert pool.get_many(1, 3, 3) == [None] * 3
-    assert outside(pool, 8) == [0, 1, 2, 6, 7]
+    assert overflowed(pool, 8) == [0, 1, 2, 6, 7]
     check_account(core)
 
 
@@ -405,11 +405,11 @@ def test_pages_on_their_way_are_still_there(core: Core, pool: PersistentPool) ->
     batch = begin(core)
     pages = batch.pages()
     assert pages == [(index, page(index)) for index in range(4 * PER_SEGMENT)]
-    assert outside(pool) == []
+    assert overflowed(pool) == []
     use(pool, range(5 * PER_SEGMENT))
     check_account(core, pinned=True)
     finish(core, batch, pages)
-    assert outside(pool) == list(range(4 * PER_SEGMENT))
+    assert overflowed(pool) == list(range(4 * PER_SEGMENT))
 
 
 def test_what_changes_on_the_way_stays(core: Core, pool: PersistentPool) -> None:
@@ -422,7 +422,7 @@ def test_what_changes_on_the_way_stays(core: Core, pool: PersistentPool) -> None
     put(pool, range(30, 40))  # the same as before, but somewhere else
     check_account(core, pinned=True)
     assert finish(core, batch, pages) == 4 * PER_SEGMENT - 30 == written_back(core)
-    assert outside(pool) == [*range(10), *range(40, 4 * PER_SEGMENT)]
+    assert overflowed(pool) == [*range(10), *range(40, 4 * PER_SEGMENT)]
     assert pool.get_many(1, 10, 30) == [
         *split(run(1010, 10)),
         *[None] * 10,
@@ -449,7 +449,7 @@ def test_an_object_that_goes_and_comes_back_on_the_way(
     assert again.number == owner.number
     check_account(core, pinned=True)
     assert finish(core, batch, pages) == 0
-    assert outside(pool) == []
+    assert overflowed(pool) == []
     for index in range(PER_SEGMENT):
         assert pool.get(1, index) == page(index + 7, kind=kind)
     assert pool.get(1, PER_SEGMENT) is None
@@ -490,14 +490,14 @@ def test_what_could_not_be_written_stays(core: Core, pool: PersistentPool) -> No
     batch = begin(core)
     checksums = [zlib.crc32(data) if index % 2 else None for index, data in batch.pages()]
     assert core.writeback.finish(batch, checksums) == 4 * PER_SEGMENT
-    assert outside(pool) == list(range(1, 8 * PER_SEGMENT, 2))
+    assert overflowed(pool) == list(range(1, 8 * PER_SEGMENT, 2))
     check_account(core)
     put(pool, range(1000, 1000 + 2 * PER_SEGMENT))
     assert pool.get_many(1, 0, 1) == [page(0)]
     assert leave(core)[-1] >= 8 * PER_SEGMENT, "not the same again"
     leave_all(core)
     check_account(core)
-    assert outside(pool)[: 8 * PER_SEGMENT] == list(range(8 * PER_SEGMENT))
+    assert overflowed(pool)[: 8 * PER_SEGMENT] == list(range(8 * PER_SEGMENT))
 
 
 def test_segments_on_their_way_are_neither_given_back_nor_cleaned(
@@ -507,7 +507,7 @@ def test_segments_on_their_way_are_neither_given_back_nor_cleaned(
     batch = begin(core)
     pages = batch.pages()
     pinned = {number for number, segment in pool.raw.segments.items() if segment.pins}
-    assert len(pinned) == PATIENCE
+    assert len(pinned) == TRIES_LIMIT
     # Two empty ones, and the others are nearly so.
     assert pool.flush_many(1, 0, 2 * PER_SEGMENT) == 2 * PER_SEGMENT
     for index in range(2 * PER_SEGMENT, 8 * PER_SEGMENT):

@@ -28,7 +28,7 @@ from tmemfs.cachefs.source.routes import Look, Stat
 
 # Files whose attributes are kept, names that are missing, and those in listings; the latest.
 _FILES = 1024
-_MISSING = 4096
+_NEGATIVE_ENTRIES = 4096
 _NAMES = 8192
 _DIRECTORIES = 1024
 # Listings under way: one may never end, and there is a thread for so many.
@@ -38,7 +38,7 @@ _IN_A_ROW = 2
 # Of a larger one, who knows what is wanted.
 LARGEST = 1024
 # Nobody waits longer (s) than this for a listing: something in the directory may not answer.
-_PATIENCE = 0.1
+_LISTING_TIMEOUT_S = 0.1
 # A directory that is too large, or takes too long, is not listed again for this long (s); one in
 # which we have changed names meanwhile, for that.
 _NOT_AGAIN = 60.0
@@ -64,7 +64,7 @@ class Listing:
     async def wait(self) -> None:
         """Wait until it is there, but not for long."""
         if not self.slow:
-            with trio.move_on_after(_PATIENCE):
+            with trio.move_on_after(_LISTING_TIMEOUT_S):
                 await self.done.wait()
             self.slow = not self.done.is_set()
 
@@ -90,7 +90,7 @@ class AttrCache:
         # Who is told of a name is told of its attributes as well.
         self._names = min(attributes, names)
         self._files: OrderedDict[Inode, tuple[Stat, Asked]] = OrderedDict()
-        self._missing: OrderedDict[tuple[Inode, bytes], Asked] = OrderedDict()
+        self._negative: OrderedDict[tuple[Inode, bytes], Asked] = OrderedDict()
         self._directories: OrderedDict[Inode, _Directory] = OrderedDict()
         self._listed = 0
         self._under_way = 0
@@ -100,7 +100,7 @@ class AttrCache:
     def clear(self) -> None:
         """Forget everything."""
         self._files.clear()
-        self._missing.clear()
+        self._negative.clear()
         self._listed = 0
         for parent, directory in list(self._directories.items()):
             if directory.listing is not None and not directory.listing.done.is_set():
@@ -142,29 +142,29 @@ class AttrCache:
 
     # -- names that are not there ------------------------------------------------------------
 
-    def missed(self, parent: Inode, name: bytes, asked: Asked) -> None:
+    def note_negative(self, parent: Inode, name: bytes, asked: Asked) -> None:
         """Note that *name* was not in *parent*."""
         self._outdate(parent, name, asked)
         # Somebody may have heard of it since; when that was is not kept for each name.
         keeps = self._names and not parent.filesystem.local
         if keeps and self._heard <= asked.when:
-            self._missing[parent, name] = asked
-            self._missing.move_to_end((parent, name))
-            if len(self._missing) > _MISSING:
-                self._missing.popitem(last=False)
+            self._negative[parent, name] = asked
+            self._negative.move_to_end((parent, name))
+            if len(self._negative) > _NEGATIVE_ENTRIES:
+                self._negative.popitem(last=False)
 
-    def lacks(self, parent: Inode, name: bytes) -> bool:
+    def has_negative(self, parent: Inode, name: bytes) -> bool:
         """Whether *name* may be said not to be in *parent*."""
-        asked = self._missing.get((parent, name))
+        asked = self._negative.get((parent, name))
         return asked is not None and self._is_fresh(parent, asked)
 
     # -- names that are there ----------------------------------------------------------------
 
     def heard(self, parent: Inode, name: bytes, asked: Asked) -> None:
         """Note that *name* is in *parent*, not from a listing: nothing older may be told of it."""
-        missed = self._missing.get((parent, name))
-        if missed is not None and missed.when <= asked.when:
-            del self._missing[parent, name]
+        entry = self._negative.get((parent, name))
+        if entry is not None and entry.when <= asked.when:
+            del self._negative[parent, name]
         self._heard = max(self._heard, asked.when)
         self._outdate(parent, name, asked)
 

@@ -66,7 +66,7 @@ class Names:
         if on.local or on.on_demand:  # nothing is kept of what answers at once
             return await self.lookup_anew(parent, name)
         now = self._executor.asking()
-        if self.attrcache.lacks(parent, name):
+        if self.attrcache.has_negative(parent, name):
             self._counters.recalled_names += 1
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         known = self.attrcache.listing(parent, now)
@@ -83,7 +83,7 @@ class Names:
         try:
             found = await self.lookup_anew(parent, name)
         except FileNotFoundError:
-            self.attrcache.missed(parent, name, now)
+            self.attrcache.note_negative(parent, name, now)
             raise
         self.attrcache.found(parent, now)
         return found

@@ -16,7 +16,7 @@ from tmemfs import supervise
 
 T = TypeVar("T")
 
-_PATIENCE = 1.0  # seconds
+_TIMEOUT_S = 1.0  # seconds
 
 
 class LastKnown(Generic[T]):
@@ -34,7 +34,7 @@ class LastKnown(Generic[T]):
     async def ask(self) -> T:
         """Return the answer, an older one instead of none. Raises the question's first errors."""
         if not self._late:
-            with trio.move_on_after(_PATIENCE):
+            with trio.move_on_after(_TIMEOUT_S):
                 try:
                     self._answer = await self._question()
                 except OSError:

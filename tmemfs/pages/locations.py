@@ -12,11 +12,11 @@ SIZE_MASK = (1 << SIZE_BITS) - 1
 OUTSIDE = SIZE_MASK
 
 
-def outside(checksum: int) -> int:
+def overflowed(checksum: int) -> int:
     """Return the location of a page of that *checksum* (of up to 47 bits) in an overflow file."""
     return checksum << SIZE_BITS | OUTSIDE
 
 
-def is_outside(location: int) -> bool:
+def is_overflowed(location: int) -> bool:
     """Say whether the page at *location* is in an overflow file."""
     return location & SIZE_MASK == OUTSIDE

@@ -84,7 +84,7 @@ class OverflowingSwapVolume(WaitingSwapVolume):
         return super().read(offset, size)
 
     def write_now(self, offset: int, buf: bytes) -> bool:
-        return not self._outside(self._edges(offset, buf)) and super().write_now(offset, buf)
+        return not self._overflowed(self._edges(offset, buf)) and super().write_now(offset, buf)
 
     def statistics(self) -> dict[str, Any]:
         figures = {"overflow_pages": self._pool.overflow_pages, **self._file.statistics()}
@@ -97,12 +97,12 @@ class OverflowingSwapVolume(WaitingSwapVolume):
 
     async def _read_slowly(self, offset: int, size: int) -> memoryview:
         first, count = self._span(offset, min(offset + size, self.size))
-        outside, count = await self._fetch(first, count)
-        run = self._joined(first, count, outside)
-        for index, page in outside.items():
+        overflowed, count = await self._fetch(first, count)
+        run = self._joined(first, count, overflowed)
+        for index, page in overflowed.items():
             # Once is how a page is needed and freed; who comes twice may come again.
             try:
-                again = self._pool.use_outside(OBJECT, index)
+                again = self._pool.use_overflowed(OBJECT, index)
                 if again and self._evictor.has_spare and self._pool.has_room(1):
                     self._put(index, page)
             except Exception as error:
@@ -113,14 +113,14 @@ class OverflowingSwapVolume(WaitingSwapVolume):
         edges = self._edges(offset, buf)
         while True:
             # All of it anew after each wait: others have written meanwhile.
-            outside: dict[int, bytes] = {}
+            overflowed: dict[int, bytes] = {}
             for index in edges:
                 found, _ = await self._fetch(index, 1)
-                outside.update(found)
-            told = {index: checksum(index, page) for index, page in outside.items()}
-            if told != self._outside(edges):
+                overflowed.update(found)
+            told = {index: checksum(index, page) for index, page in overflowed.items()}
+            if told != self._overflowed(edges):
                 continue
-            if self._put_run(offset, buf, outside):
+            if self._put_run(offset, buf, overflowed):
                 return
             await self._wait_for_room()
 
@@ -178,16 +178,16 @@ class OverflowingSwapVolume(WaitingSwapVolume):
         page_size, end = self._pool.page_size, offset + len(buf)
         return {at // page_size for at in (offset, end) if at % page_size and buf}
 
-    def _outside(self, pages: Iterable[int]) -> dict[int, int]:
+    def _overflowed(self, pages: Iterable[int]) -> dict[int, int]:
         """The checksums of those of *pages* that are outside."""
         return {i: found for n in pages for i, found in self._pool.checksums(OBJECT, n, 1).items()}
 
-    def _joined(self, first: int, count: int, outside: Mapping[int, bytes]) -> bytes:
+    def _joined(self, first: int, count: int, overflowed: Mapping[int, bytes]) -> bytes:
         """The pages of a run, *outside* or in memory, up to the first that is corrupt there."""
         pages: list[bytes] = []
         for index in range(first, first + count):
             try:
-                pages.append(outside.get(index) or self._page(index))
+                pages.append(overflowed.get(index) or self._page(index))
             except OSError:
                 if not pages:
                     raise

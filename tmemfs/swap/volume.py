@@ -132,7 +132,7 @@ class SwapVolume:
         if end > self.size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _put_run(self, offset: int, buf: bytes, outside: Mapping[int, bytes]) -> bool:
+    def _put_run(self, offset: int, buf: bytes, overflowed: Mapping[int, bytes]) -> bool:
         """Put the pages of *buf*; False, and nothing has changed, when there is no room for them.
 
         *outside* are the pages of the run that are not in memory.
@@ -145,7 +145,7 @@ class SwapVolume:
         head, tail = offset % page_size, -(offset + len(buf)) % page_size
         data = buf
         edges = {
-            index: self.buffered.get(index) or outside.get(index) or self._page(index)
+            index: self.buffered.get(index) or overflowed.get(index) or self._page(index)
             for index, cut in ((first, head), (last, tail))
             if cut
         }

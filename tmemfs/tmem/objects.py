@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterator
 
 from tmemfs.pages import Arena, Segment
-from tmemfs.pages.locations import is_outside
+from tmemfs.pages.locations import is_overflowed
 from tmemfs.pages.log import Lives, freed, release_empty
 
 NODE_BITS = 6
@@ -142,7 +142,7 @@ class ObjectTable:
     def __init__(self, arena: Arena[Segment]) -> None:
         self._arena = arena
         self.pages = 0
-        self.outside = 0
+        self.overflowed = 0
         """how many of the pages are in an overflow file"""
         self.metadata_bytes = 0
         self._by_id: dict[int, Object] = {}
@@ -199,13 +199,13 @@ class ObjectTable:
             node, charge = node + more, charge + len(more) * _SLOT_BYTES
         before = list(filter(None, node[start:end]))
         _clear(node, ((1 << len(locations)) - 1) << (start - MAPS))
-        outside = len(locations) if is_outside(locations[0]) else 0
+        overflowed = len(locations) if is_overflowed(locations[0]) else 0
         if before:
             inside = self._inside(before)
-            outside -= len(before) - len(inside)
+            overflowed -= len(before) - len(inside)
             lives = [*freed(self._arena, inside), *lives]
         added = len(locations) - len(before)
-        self._commit(owner, number, node, start, locations, added, outside, charge, lives)
+        self._commit(owner, number, node, start, locations, added, overflowed, charge, lives)
 
     def remove(self, owner: Object, first: int, last: int) -> int:
         """Remove the pages *first* to *last* of *owner*, of one node; return how many there were.
@@ -219,14 +219,14 @@ class ObjectTable:
         if not gone:
             return 0
         inside, charge = self._inside(gone), 0
-        lives, outside = freed(self._arena, inside), len(inside) - len(gone)
+        lives, overflowed = freed(self._arena, inside), len(inside) - len(gone)
         if not (any(node[MAPS:start]) or any(node[end:])):
             charge = -NODE_OVERHEAD - len(node) * _SLOT_BYTES
             if owner.pages == len(gone):
                 charge -= OBJECT_OVERHEAD
             node = _NO_NODE
         zeros = [0] * (end - start)
-        self._commit(owner, number, node, start, zeros, -len(gone), outside, charge, lives)
+        self._commit(owner, number, node, start, zeros, -len(gone), overflowed, charge, lives)
         return len(gone)
 
     def clear(self) -> None:
@@ -234,14 +234,14 @@ class ObjectTable:
         left = self._arena.metadata_bytes - self.metadata_bytes
         self._by_id, self._by_number, self._numbers, self._free = {}, [], array("I"), 0
         self.find = self._by_id.get
-        self.pages = self.outside = self.metadata_bytes = 0
+        self.pages = self.overflowed = self.metadata_bytes = 0
         self._arena.metadata_bytes = left
 
     # -- inside ------------------------------------------------------------------------------
 
     def _inside(self, locations: list[int]) -> list[int]:
         """Those of *locations* that are in the arena."""
-        return [x for x in locations if not is_outside(x)] if self.outside else locations
+        return [x for x in locations if not is_overflowed(x)] if self.overflowed else locations
 
     def _commit(
         self,
@@ -251,7 +251,7 @@ class ObjectTable:
         start: int,
         locations: list[int],
         pages: int,
-        outside: int,
+        overflowed: int,
         charge: int,
         lives: Lives,
     ) -> None:
@@ -262,7 +262,11 @@ class ObjectTable:
         made before anything changes.
         """
         slots, chunk = slice(start, start + len(locations)), array("Q", locations)
-        mine, pages, outside = owner.pages + pages, self.pages + pages, self.outside + outside
+        mine, pages, overflowed = (
+            owner.pages + pages,
+            self.pages + pages,
+            self.overflowed + overflowed,
+        )
         metadata, charged = self.metadata_bytes + charge, self._arena.metadata_bytes + charge
         to_live, empty = iter(lives), [segment for segment, live in lives if not live[0]]
         free = self._free + 1 if owner.pages else self._free - 1
@@ -279,7 +283,7 @@ class ObjectTable:
                 del self._by_id[owner.id]
                 self._by_number[owner.number] = None
                 self._numbers[self._free], self._free = owner.number, free
-        owner.pages, self.pages, self.outside = mine, pages, outside
+        owner.pages, self.pages, self.overflowed = mine, pages, overflowed
         self.metadata_bytes, self._arena.metadata_bytes = metadata, charged
         for segment, live in to_live:
             segment.live = live

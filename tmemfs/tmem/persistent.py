@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from tmemfs.pages import Arena, Segment, SegmentLog
-from tmemfs.pages.locations import SIZE_BITS, is_outside, outside
+from tmemfs.pages.locations import SIZE_BITS, is_overflowed, overflowed
 from tmemfs.tmem.objects import Object
 from tmemfs.tmem.pool import Memory, Pool
 
@@ -41,7 +41,7 @@ class PersistentPool(Pool):
     @property
     def overflow_pages(self) -> int:
         """How many of the pages are outside."""
-        return self.objects.outside
+        return self.objects.overflowed
 
     def logs(self) -> tuple[SegmentLog, ...]:
         return (self.log, self.raw) if self.overflows else (self.log,)
@@ -54,23 +54,23 @@ class PersistentPool(Pool):
         return {
             index + place: location >> SIZE_BITS
             for place, location in enumerate(owner.run(index, count, mark=False))
-            if is_outside(location)
+            if is_overflowed(location)
         }
 
-    def use_outside(self, object_id: int, index: int) -> bool:
+    def use_overflowed(self, object_id: int, index: int) -> bool:
         """Count a use of a page, which is outside; say whether it had been used there before."""
         owner = self.objects.find(object_id)
-        if owner is None or not is_outside(owner.location(index)):
+        if owner is None or not is_overflowed(owner.location(index)):
             return False
         before = owner.used(index)
         owner.use(index)
         return before
 
-    def move_outside(self, owner: Object, index: int, location: int, checksum: int) -> bool:
+    def move_to_overflow(self, owner: Object, index: int, location: int, checksum: int) -> bool:
         """Note that a page is outside from now on; False where it is not at *location* any more."""
         if self.objects.find(owner.id) is not owner or owner.location(index) != location:
             return False
-        self.objects.store(owner, index, [outside(checksum)])
+        self.objects.store(owner, index, [overflowed(checksum)])
         return True
 
     def statistics(self) -> dict[str, Any]:

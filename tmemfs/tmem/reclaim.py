@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from tmemfs.pages import Arena, Segment, SegmentLog
 from tmemfs.pages.arena import WARM_SEGMENTS
-from tmemfs.pages.locations import SIZE_BITS, is_outside
+from tmemfs.pages.locations import SIZE_BITS, is_overflowed
 from tmemfs.pages.log import BYTES_PER_ROW, ROW_BYTES, SEGMENT_OVERHEAD, release_empty
 from tmemfs.tmem.ephemeral import EphemeralPool
 from tmemfs.tmem.objects import Object
@@ -33,7 +33,7 @@ NEW_SHARE = 10
 # A put reclaims so many segments, each up to a few milliseconds, with a second chance for used
 # pages; where all of them are used it would walk through the whole pool otherwise, and everybody
 # else would wait for it.
-PATIENCE = 4
+TRIES_LIMIT = 4
 # Cleaning must gain at least this part of a segment, or it would go round and round.
 CLEANING_GAIN = 16
 
@@ -63,12 +63,12 @@ class Reclaim:
         Returns False when that is not possible; what was taken back stays free.
         """
         reserved = (segments + RESERVE_SEGMENTS) * self._arena.segment_size
-        patience = PATIENCE
+        tries = TRIES_LIMIT
         while self._arena.charged_bytes + reserved > self.limit:
-            if not self._take_back(pool, spare_used=patience > 0):
+            if not self._take_back(pool, spare_used=tries > 0):
                 self.counters.pool_limit_hit += 1
                 return False
-            patience -= 1
+            tries -= 1
         return True
 
     def shrink(self, segments: int) -> bool:
@@ -224,5 +224,5 @@ def live_pages(pool: Pool, segment: Segment) -> Iterator[tuple[Object, int, int]
         owner = pool.objects.owner(number)
         if owner is not None:
             location = owner.location(index)
-            if location and location >> SIZE_BITS == start and not is_outside(location):
+            if location and location >> SIZE_BITS == start and not is_overflowed(location):
                 yield owner, index, location

@@ -28,7 +28,7 @@ LOW = 3 / 4
 # A batch is so many bytes of pages, where so many are to be had ...
 BATCH = 2 << 20
 # ... in so many segments. If all their pages were used, those of the next ones leave all the same.
-PATIENCE = 8
+TRIES_LIMIT = 8
 
 
 class Batch:
@@ -103,7 +103,7 @@ class Batch:
             for (owner, index, location), checksum in zip(self._victims, checksums, strict=False):
                 if checksum is None:
                     owner.use(index)
-                elif self.pool.move_outside(owner, index, location, checksum):
+                elif self.pool.move_to_overflow(owner, index, location, checksum):
                     moved += 1
         finally:
             self._unpin()
@@ -175,7 +175,7 @@ class Writeback:
 def _batch(pool: PersistentPool, *, heads: bool) -> Batch | None:
     batch = Batch(pool)
     for spare_used in (True, False):
-        for segment in islice(_queue(pool, heads=heads), PATIENCE):
+        for segment in islice(_queue(pool, heads=heads), TRIES_LIMIT):
             if batch.full or not batch.add(segment, spare_used=spare_used):
                 break
             segment.log.segments.move_to_end(segment.number)

@@ -12,7 +12,7 @@ from tmemfs.cli.output.rates import with_rates
 from tmemfs.errors import MountFailure, TmemfsError
 from tmemfs.linux.system import Mount
 
-_PATIENCE = 2.0  # seconds that a look may be late because of those who do not answer
+_TIMEOUT_S = 2.0  # seconds that a look may be late because of those who do not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Watch:
         for mount in mounts:
             if mount.mount_id not in late:
                 self._questions[mount.mount_id] = Question(mount)
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT_S
         return [self._look_at(m, 0.0 if m.mount_id in late else deadline) for m in mounts]
 
     def _look_at(self, mount: Mount, deadline: float) -> Seen:
