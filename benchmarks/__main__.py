@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import trio
+
 from benchmarks.cache import figures as cache_figures
 from benchmarks.cache import plot as cache_plot
 from benchmarks.cache.far import FAR
@@ -15,6 +17,7 @@ from benchmarks.cache.throttled import THROTTLED
 from benchmarks.core import RUN, core_figures
 from benchmarks.corpus import corpus
 from benchmarks.fio import RANDOM_4K, SEQUENTIAL_1M
+from benchmarks.frames import short_paths
 from benchmarks.guest import image as guests
 from benchmarks.guest.rows import ROWS
 from benchmarks.guest.table import measure
@@ -121,6 +124,10 @@ def mount(report: Report, options: argparse.Namespace, data: bytes, place: Path)
     report.show(f"mount, {page}, direct, all hits, {_reads(options)}", figures)
     for note in notes:
         report.note(note)
+    (place / "frames").mkdir()
+    found = trio.run(short_paths, place / "frames")
+    counts = ", ".join(f"{what} {len(frames)}" for what, frames in found.items())
+    report.note(f"frames of Python, from the handler on: {counts}")
 
 
 def page_sizes(report: Report, options: argparse.Namespace, data: bytes, place: Path) -> None:

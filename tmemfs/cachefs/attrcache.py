@@ -1,4 +1,4 @@
-"""What was seen of names and attributes a moment ago, and may be told again.
+"""Caches attributes, negative entries and listings for as long as the kernel may.
 
 Over a network each question takes a journey. But an answer may be believed for a while, the kernel
 does (``attr_timeout``, ``entry_timeout``), and so may we: who is told of something later is told to

@@ -1,4 +1,4 @@
-"""Descriptors of backing files: opened as whoever asks, counted, and closed where nobody waits."""
+"""Opens and closes backing files: as the caller, within a quota, in a thread if it may block."""
 
 from __future__ import annotations
 

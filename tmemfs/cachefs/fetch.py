@@ -1,4 +1,4 @@
-"""Reads of backing files: made once for all who want the same pages, and ahead of them.
+"""Reads missing pages from backing files: one read for all who miss them, and readahead.
 
 Whoever misses a page that somebody else is reading already waits for that read. The caller gets
 the bytes as soon as they are there; what takes longer than starting a task, to compress them, is

@@ -1,4 +1,4 @@
-"""Open files: who has which open, and by which descriptors of the backing file they are served.
+"""Opens and closes files, and decides which backing descriptor each open file is read by.
 
 Who may write has a descriptor of their own. All who only read a file share one. Where nobody can
 refuse it to us and it leads to the very inode, on a local disk, it is opened when something is
@@ -62,7 +62,7 @@ class OpenFile:
     @property
     def backing_fd(self) -> int:
         """A descriptor by which the file's attributes can be had."""
-        return next(fd for fd in (self.fd, self.data.fd, self.inode.fd) if fd >= 0)
+        return self.fd if self.fd >= 0 else self.data.fd if self.data.fd >= 0 else self.inode.fd
 
 
 class OpenFiles:

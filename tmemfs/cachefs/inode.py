@@ -1,4 +1,4 @@
-"""One inode of the backing directory, and the descriptors by which inodes are reached.
+"""Inodes of the backing directory, and the cache of descriptors that leads to them.
 
 An `Inode` stands for one inode for as long as the kernel, or an open file, knows it. It is reached
 through an ``O_PATH`` descriptor, so that renames and links do not matter and nothing leads out of
@@ -121,8 +121,9 @@ class Inode:
     def unpin(self) -> None:
         """Take one `pin` back. What was to be forgotten meanwhile is, with the last."""
         self._pins -= 1
-        if not self._pins:
-            self._descriptors.unpinned(self)
+        descriptors = self._descriptors
+        if not self._pins and (descriptors.leaving or descriptors.astray):
+            descriptors.unpinned(self)
 
     def open(self) -> Opened:
         """Return a context in which the inode has a descriptor, its value.
@@ -190,8 +191,8 @@ class Descriptors:
         self._root_fd = root_fd
         self._root: Inode | None = None
         self._open: OrderedDict[Inode, None] = OrderedDict()
-        # Descriptors that are not their inode's any more, to be closed with its last pin.
-        self._astray: dict[Inode, list[int]] = {}
+        self.astray: dict[Inode, list[int]] = {}
+        """descriptors that are not their inode's any more, to be closed with its last pin"""
         self._away: dict[Inode, int] = {}
         self._turn = 0
         self._closing = False
@@ -263,7 +264,7 @@ class Descriptors:
         """Take note that the last pin of *inode* has gone."""
         if inode in self.leaving and not inode.lookups:
             self._forget(inode)
-        for fd in self._astray.pop(inode, ()):
+        for fd in self.astray.pop(inode, ()):
             inode.filesystem.closer.close(fd)
 
     def check(self, inode: Inode, info: os.stat_result) -> None:
@@ -282,7 +283,7 @@ class Descriptors:
         if not inode.pinned:
             self.close(inode)
             return
-        self._astray.setdefault(inode, []).append(inode.fd)
+        self.astray.setdefault(inode, []).append(inode.fd)
         inode.fd = -1
         del self._open[inode]
 
@@ -315,7 +316,7 @@ class Descriptors:
         self._closing = True
         for inode in list(self._open):
             self.close(inode)
-        for fds in self._astray.values():
+        for fds in self.astray.values():
             for fd in fds:
                 os.close(fd)
         os.close(self._root_fd)

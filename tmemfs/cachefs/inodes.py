@@ -1,4 +1,4 @@
-"""The inodes of a backing directory that are known: by place, by number, and as a tree.
+"""The table of known inodes: by filesystem and inode number, by kernel number, and as a tree.
 
 What is kept of them is true at all times, whatever is moved behind the mount:
 

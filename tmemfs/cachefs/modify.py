@@ -1,4 +1,4 @@
-"""What changes the names and attributes of a backing directory: makes, removes, renames, sets.
+"""Changes names and attributes of the backing directory: make, remove, rename, set.
 
 Each method does in the backing directory what its namesake in the VFS would do there, as whoever
 asks for it, and raises the same OSError. A look after a change that was made never turns it into a

@@ -1,4 +1,4 @@
-"""The names and attributes of a backing directory, as they are looked at.
+"""Looks up names and attributes in the backing directory.
 
 Each method does in the backing directory what its namesake in the VFS would do there, and raises
 the same OSError. Nothing is cached here but inodes, and what the `AttrCache` has; permissions are

@@ -1,4 +1,4 @@
-"""What is known of the bytes of a file while it is open, and how it is kept true.
+"""The pages of a file that is open, and what keeps stale bytes out of the pool.
 
 Two things keep stale bytes out of the pool (docs/concurrency.md tells the whole story):
 
@@ -174,7 +174,7 @@ class FileData:
     @property
     def mixes(self) -> bool:
         """Whether another file is open still that the kernel takes for this one."""
-        return self.older is not None
+        return bool(self._older) and self.older is not None
 
     def mixed(self) -> None:
         """Note that the kernel's pages may be those of another file: the next open drops them."""

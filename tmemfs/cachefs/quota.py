@@ -1,4 +1,4 @@
-"""How many backing descriptors of open files there may be, and whose they are."""
+"""Limits how many backing descriptors of open files there are, in all and for one user."""
 
 from __future__ import annotations
 

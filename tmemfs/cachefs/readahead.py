@@ -1,4 +1,4 @@
-"""How far ahead of a reader to read: a window that grows while it reads in order.
+"""Decides how far ahead of a sequential reader to read: a window that grows.
 
 The window starts small and doubles each time it moves on; one read elsewhere closes it. It moves
 on when half of it has been read, so that what comes next is there before it is asked for.

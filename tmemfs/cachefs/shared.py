@@ -1,4 +1,4 @@
-"""Which `FileData` all who have a file open share, also where files go by path.
+"""Finds the `FileData` that all who have a file open share, also where files go by path.
 
 There another file may take the name of one that is open, and the inode number with it. What is open
 is set apart then, and the new file gets data of its own.

@@ -148,7 +148,7 @@ class CacheVolume:
         somebody has just *looked*.
         """
         data, end = file.data, offset + size
-        # The file may have grown behind our back: a log that somebody follows.
+        # The file may have grown behind the mount: a log that somebody follows.
         unsure = (end > data.size or self.mode == "none") and not looked
         if unsure and self._may_have_changed(file):
             if not file.inode.filesystem.local:
@@ -164,7 +164,7 @@ class CacheVolume:
         start = offset - first * page_size
         if self._trace is not None:
             self._trace.note(data.object_id, first, last - first)
-        most = self.fetcher.readahead
+        most = self.fetcher.readahead if end < data.size else 0  # behind the end there is nothing
         ahead = file.window.advance(first, last, most // page_size) if most else None
         if last - first == 1:
             # Most reads, so that this does without lists.
@@ -209,7 +209,7 @@ class CacheVolume:
         seen = await self.fetcher.fill(file, first, run, missing)
         if file.data.apart and seen < end:
             return memoryview(await self._read_apart(file, offset, end - offset))
-        # Somebody may have cut the file meanwhile, and extended it again.
+        # The file may have been truncated and extended while we waited.
         end = max(int(min(end, file.data.size, seen)), offset)
         start = first * self._page_size
         return memoryview(run)[offset - start : end - start]

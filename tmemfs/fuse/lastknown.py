@@ -1,4 +1,4 @@
-"""Questions about the root of a mount, which must be answered even if its source does not.
+"""Answers about the root of a mount, the last known ones where the source does not answer.
 
 The way to every figure and to every swap volume leads through the root: for each path the kernel
 asks for its attributes again, and whoever wants to know whether the mount lives asks for statfs.

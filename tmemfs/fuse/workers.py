@@ -1,4 +1,4 @@
-"""The tasks that serve requests: one reads the next one, others are at work, or spare.
+"""Decides which task reads the next request: one reads, others are at work, or spare.
 
 pyfuse3 lets a second task read as soon as the first one has a request, and passes the right to read
 from task to task, each time around trio's loop. But most requests are answered without a wait. So

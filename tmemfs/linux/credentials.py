@@ -110,16 +110,13 @@ class _Own:
 def _capget(thread: int = 0) -> _Sets:
     sets = _Sets()
     header = _Header(_CAPABILITY_VERSION_3, thread)
-    _check(_libc.capget(ctypes.byref(header), ctypes.byref(sets)))
+    if result := _libc.capget(ctypes.byref(header), ctypes.byref(sets)):
+        _check(result)
     return sets
 
 
 def _permitted(sets: _Sets) -> int:
     return int(sets.words[1] | sets.words[4] << 32)
-
-
-def _effective(sets: _Sets) -> int:
-    return int(sets.words[0] | sets.words[3] << 32)
 
 
 def _set_capabilities(effective: int, permitted: int) -> None:
@@ -215,9 +212,10 @@ def _has_all_of(own: _Own, thread: int) -> bool:
     if thread <= 0:
         return False
     try:
-        effective = _effective(_capget(thread))
+        words = _capget(thread).words
     except OSError:
         return False
+    effective = words[0] | words[3] << 32
     if effective & own.permitted != own.permitted:
         return False
     return _user_namespace(thread) == own.user_namespace

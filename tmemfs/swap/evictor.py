@@ -1,4 +1,4 @@
-"""The task that takes pages to overflow files ahead of need, and those who wait for it."""
+"""Evicts pages to overflow files ahead of need, and wakes writers that wait for room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon of a mount with swap volumes does, in order, before swap may depend on it.
+"""Takes the steps of `safety` in order, before swap may depend on the daemon.
 
 The steps themselves are in `tmemfs.swap.safety`; `docs/swap-safety.md` has the reasons and what was
 measured.

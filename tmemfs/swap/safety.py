@@ -1,4 +1,4 @@
-"""What keeps a daemon that serves swap from waiting for memory that only it can free.
+"""Keeps a daemon that serves swap from waiting for memory that only it can free.
 
 A machine out of memory asks the daemon to take pages. If the daemon itself then needs a page that
 was dropped or swapped out, or a new one, it waits for the very memory that it is to make free, and

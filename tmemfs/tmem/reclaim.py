@@ -1,4 +1,4 @@
-"""Who gives memory back, and in what order.
+"""Reclaims memory: which pool gives back what, and in what order.
 
 1. segments of destroyed pools, and free ones;
 2. ephemeral pages, the oldest segment of the pool that has most (S3-FIFO within the pool);

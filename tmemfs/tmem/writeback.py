@@ -1,4 +1,4 @@
-"""Which persistent pages leave memory for an overflow file, and when.
+"""Chooses which persistent pages are evicted to an overflow file, and when.
 
 Here it is only decided, and noted when it has been done: whoever has the file (a volume) asks for
 a batch, reads its pages, writes them to the file in its own time, and hands back their checksums.

@@ -1,4 +1,4 @@
-"""What changes names and attributes, as whoever asks for it, and what the inode was around it.
+"""System calls that change names and attributes, as the caller, with attributes before and after.
 
 Each function makes one system call as *caller*, by descriptors, and returns the `Looks` of the
 inodes that it is about. A look fails where the change has not: a filesystem that goes by path has

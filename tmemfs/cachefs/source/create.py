@@ -1,4 +1,4 @@
-"""Making names in a directory as whoever asks for them, so that they belong to them.
+"""System calls that create names, as the caller, so that what is made is the caller's.
 
 Descriptors and bytes only, so that a thread can do it. All block.
 """

@@ -1,4 +1,4 @@
-"""The names in a directory, and what they are, read by a thread. All block."""
+"""Lists a directory and looks at its names, in a thread. All block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls to the backing directory: which may be made at once, and which wait in a thread.
+"""Runs system calls on the backing directory: in line if they cannot block, else in a thread.
 
 A disk may be slow, a server may not answer. So whatever may have to wait runs in a thread, and no
 file and no filesystem may have more than a few threads: one that never answers must not take those

@@ -1,4 +1,4 @@
-"""How an inode is looked at, and found again: by its handle, or by the names that lead to it.
+"""Looks at an inode, and opens it again by its file handle or by the names that lead to it.
 
 Everything here is plain numbers and bytes, so that a thread can do it.
 """

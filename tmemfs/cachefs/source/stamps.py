@@ -1,4 +1,4 @@
-"""A stamp: what tells whether a file has changed since it was looked at.
+"""Stamps: one integer of times and size that changes when the file does.
 
 It is made of the modification time, the change time and the size.
 """

@@ -1,4 +1,4 @@
-"""Long work in line, done in slices: whoever else wants the thread gets it in between.
+"""Divides long work on the main thread into slices, so that requests are served in between.
 
 A listing may be of any length, and so may a list of inodes to forget. A request for swap that comes
 meanwhile waits for a slice at most: of all who are at such work, one goes on each time around.
