@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mounting import SECONDS, Mounted, mounted, wait_for
 
+from tmemfs.fuse import session
 from tmemfs.linux import system
 from tmemfs.linux.system import MountState
 
@@ -117,3 +118,28 @@ def test_a_mount_that_never_answered_is_taken_away_again(source: Path, tmp_path:
     ):
         pass
     assert system.mount_at(str(place)) is None
+
+
+NO_FLUSH = """
+from tmemfs.cachefs.volume import CacheVolume
+
+async def flush(self, file):
+    raise ValueError("nobody was to ask")
+
+CacheVolume.flush = flush
+"""
+
+
+@pytest.mark.skipif(session.extension is None, reason="without the extension")
+def test_a_close_that_has_nothing_to_tell_is_not_asked_for(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "f").write_text("content")
+    with mounted(source, tmp_path / "m", "--budget=8M", before=NO_FLUSH) as mount:
+        assert (mount.path / "f").read_text() == "content"
+        (mount.path / "new").write_text("new")
+        assert (source / "new").read_text() == "new"
+        with open(mount.path / "f", "rb") as file:  # and it can be read anywhere
+            assert os.pread(file.fileno(), 3, 4) == b"ent"
+            assert file.seek(0, os.SEEK_END) == 7
+        assert mount.status()["failsafe"]["count"] == 0
