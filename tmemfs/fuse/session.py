@@ -115,14 +115,14 @@ async def serve(bounds: Bounds) -> None:
 
 async def _serve_with_workers(fd: int, bounds: Bounds, nursery: trio.Nursery) -> None:
     """Let `Workers` decide which of pyfuse3's loops reads, and how many of them there are."""
-    workers = Workers(fd, bounds.tasks, lambda: nursery.start_soon(keep, one))
+    workers = Workers(fd, bounds.tasks, lambda: nursery.start_soon(one))
     pyfuse3 = _pyfuse3()
     pyfuse3._wait_fuse_readable = workers.readable
 
     async def one() -> None:
         try:
             # It is never to find that there are too many of them, nor too few.
-            await _answering(pyfuse3._session_loop, None, _ENOUGH, -_ENOUGH)
+            await keep(_answering, pyfuse3._session_loop, None, _ENOUGH, -_ENOUGH)
         finally:
             workers.ended()
 
