@@ -25,7 +25,7 @@ from tmemfs.cli.main import COMMANDS
 from tmemfs.cli.parser import Parser
 from tmemfs.glossary import FIGURES
 
-_DIRECTORIES = {"SOURCE", "MOUNTPOINT"}
+_DIRECTORIES = {"SOURCE", "MOUNTPOINT", "DIR"}
 _FILES = {"FILE", "PATH"}
 
 
