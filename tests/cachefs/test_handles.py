@@ -222,6 +222,26 @@ async def test_the_end_is_looked_for_no_more_often_than_it_may_be_believed(
         await rig.volume.release(file)
 
 
+async def test_an_inode_that_is_held_is_no_more_to_be_forgotten(
+    new_rig: Callable[..., Rig],
+) -> None:
+    """It was pinned when the kernel forgot it, and is held; the next pin is not its last."""
+    rig = new_rig(kind="fuse")
+    await kept(rig, run(6, 2))
+    inodes = rig.volume.inodes
+    inode = await rig.inode("f")
+    inodes.remember(inode)
+    async with inode.open():
+        inodes.forget(inode.number, 1)
+    assert inode in inodes
+    assert not inodes.descriptors.leaving
+    assert await rig.inode("f") is inode
+    inode.pin()
+    inodes.descriptors.lose(inode)
+    inode.unpin()
+    assert inode in inodes
+
+
 async def test_an_inode_that_is_held_is_found_again(new_rig: Callable[..., Rig]) -> None:
     rig = new_rig(kind="fuse")
     await kept(rig, run(6, 2))

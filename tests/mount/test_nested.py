@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from as_root import tmpfs_at
 from faulty import FaultyBacking
-from mounting import Mounted, drop_kernel_caches, mounted, wait_for
+from mounting import SECONDS, Mounted, drop_kernel_caches, mounted, wait_for
 from posix_cases.runner import attempt
 from sources import SOURCES, ext4
 
@@ -123,6 +123,11 @@ def test_what_is_mounted_when_somebody_asks(mount: Mounted, tmp_path: Path) -> N
             assert (mount.path / "auto" / "one" / "file").read_text() == "far"
         finally:
             daemon.terminate()
+            daemon.wait(SECONDS)
+            # It leaves behind what is in use at that moment, as this may be through our mount.
+            for left in (place / "one", place):
+                if system.mount_at(str(left)) is not None:
+                    subprocess.run(["umount", "--lazy", left], check=True)
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "bindfs", "same"])

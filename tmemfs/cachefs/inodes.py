@@ -216,6 +216,7 @@ class InodeTable:
         if inode.pinned:
             descriptors.leaving.add(inode)
             return
+        descriptors.leaving.discard(inode)
         on = inode.filesystem
         if on.by_path and on.is_root and inode.fd >= 0 and not inode.nameless and inode in self:
             descriptors.kept.add(inode)
@@ -225,7 +226,6 @@ class InodeTable:
     def _drop(self, inode: Inode) -> None:
         """Take *inode* out of the table. The kernel does not know it any more."""
         descriptors = self.descriptors
-        descriptors.leaving.discard(inode)
         descriptors.kept.discard(inode)
         if inode in self:
             del self._inodes[self._place(inode)]
