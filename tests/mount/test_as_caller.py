@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import stat
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,8 @@ from as_root import NOBODY, public_directory
 from mounting import Mounted, mounted
 from posix_cases.runner import ALICE, BOB, STAFF, as_user, attempt
 from sources import ext4, sshfs
+
+from tmemfs.linux import credentials
 
 pytestmark = pytest.mark.root
 
@@ -201,3 +204,30 @@ def test_the_daemon_keeps_what_it_says(top: Path) -> None:
                 found = re.search(rf"^{which}:\t(\w+)", status, re.MULTILINE)
                 assert found is not None
                 assert int(found[1], 16) & ~kept == 0, (thread, which)
+
+
+@pytest.mark.parametrize(
+    ("words", "has_all"),
+    [
+        ((), True),
+        # All capabilities, and root by its number: over there, and not here.
+        (("unshare", "--user", "--map-root-user"), False),
+        # Root, and some of what root has: it must not get the rest from us.
+        (("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"), False),
+    ],
+)
+def test_root_is_known_by_all_that_it_has(words: tuple[str, ...], has_all: bool) -> None:
+    """The quick way to know who asks, which does not read what /proc says of them."""
+    ready = ("sh", "-c", "echo ready; exec cat")
+    with subprocess.Popen(
+        [*words, *ready], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        found = credentials.caller(0, 0, process.pid)
+        process.stdin.close()
+    ours = credentials.ourselves()
+    assert (found.capabilities == ours.capabilities) is has_all
+    assert found.uid == 0
+    assert not found.capabilities & ~ours.capabilities
