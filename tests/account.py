@@ -86,7 +86,7 @@ def check_pool(
     found: dict[int, Counter[str]] = {}
     tables = pages = overflowed = 0
     for owner in pool.objects:
-        assert pool.objects.find(owner.id) is pool.objects.owner(owner.number) is owner
+        assert pool.objects.find(owner.id) == pool.objects.owner(owner.number) == owner
         tables += OBJECT_OVERHEAD
         locations = list(places(owner).values())
         assert len(locations) == owner.pages > 0

@@ -5,22 +5,11 @@ that are in use, and takes it back when a segment is given back. That makes the 
 which objects on a heap are not: a heap keeps what a scattered half of its objects leaves behind.
 """
 
-import contextlib
 import mmap
 from array import array
 from typing import Generic, TypeVar
 
-# Python 3.11 and 3.12 do not name it. Without it a large mapping is refused where the system
-# does not overcommit, although most of it will never be touched.
-_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
-
-# Touches a whole segment at once, for two thirds of what touching it page by page costs; Python
-# does not name it. Kernels before 5.14 do not have it.
-_MADV_POPULATE_WRITE = 23
-
-# What gives memory back also where it is locked, as it is in a daemon that serves swap; Python
-# does not name it. Kernels before 5.18 do not have it.
-_MADV_DONTNEED_LOCKED = 24
+from tmemfs.pages.memory import Memory, PrivateMemory
 
 # Segments given back that keep their memory for the next taker: touching new memory costs as
 # much as an eighth of filling it with compressed pages. The budget holds as many segments in
@@ -48,7 +37,8 @@ class Arena(Generic[Holder]):
     An error that passes through, in any method, leaves each segment either taken or free.
     """
 
-    def __init__(self, segments: int, segment_size: int) -> None:
+    def __init__(self, segments: int, segment_size: int, memory: Memory | None = None) -> None:
+        """In *memory* (`memory_size` bytes), or in some that is the arena's alone."""
         if segment_size & (segment_size - 1) or segment_size < mmap.PAGESIZE:
             raise ValueError(f"segment size {segment_size} is not a power of two of pages")
         self.segment_size = segment_size
@@ -63,16 +53,13 @@ class Arena(Generic[Holder]):
         self._free = array("I")
         self._cold = self._warm = 0
         self._segments = segments
-        self._map = mmap.mmap(
-            -1,
-            (segments + 1) * segment_size,
-            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
-        )
-        # A huge page would make two megabytes resident for the first byte of a segment.
-        self._map.madvise(mmap.MADV_NOHUGEPAGE)
-        # Other people's memory is in here: a core dump of the process leaves it out.
-        self._map.madvise(mmap.MADV_DONTDUMP)
-        self.view = memoryview(self._map)
+        self._memory = memory or PrivateMemory(self.memory_size(segments, segment_size))
+        self.view = self._memory.view
+
+    @staticmethod
+    def memory_size(segments: int, segment_size: int) -> int:
+        """How many bytes of addresses so many segments need."""
+        return (segments + 1) * segment_size
 
     @property
     def used_bytes(self) -> int:
@@ -148,26 +135,18 @@ class Arena(Generic[Holder]):
             first = self._free[0] if warm else number
             self._free.append(number)
             self._free[warm], self._free[0], self._cold = first, number, 1
-        start = self._free[self._cold - 1] * self.segment_size
-        with contextlib.suppress(OSError):
-            self._map.madvise(_MADV_POPULATE_WRITE, start, self.segment_size)
+        self._memory.touch(self._free[self._cold - 1] * self.segment_size, self.segment_size)
         self._cold, self._warm = self._cold - 1, self._warm + 1
         return True
 
     def _cool_one(self) -> bool:
         """Let the system have the memory of the coolest warm segment; say whether it took it."""
-        start = self._free[self._cold] * self.segment_size
-        for advice in (_MADV_DONTNEED_LOCKED, mmap.MADV_DONTNEED):
-            with contextlib.suppress(OSError):
-                self._map.madvise(advice, start, self.segment_size)
-                self._cold, self._warm = self._cold + 1, self._warm - 1
-                return True
-        # Locked, and an old kernel: it keeps its memory, and so is what the next one takes.
-        return False
+        if not self._memory.drop(self._free[self._cold] * self.segment_size, self.segment_size):
+            # It keeps its memory, and so is what the next one takes.
+            return False
+        self._cold, self._warm = self._cold + 1, self._warm - 1
+        return True
 
     def close(self) -> None:
         """Unmap the memory. Pages that were read are copies and stay valid."""
-        # The traceback of an error may still hold a view of a page; the memory goes with it then.
-        with contextlib.suppress(BufferError):
-            self.view.release()
-            self._map.close()
+        self._memory.close()

@@ -9,13 +9,13 @@ import os
 from typing import Any, Literal, overload
 
 from tmemfs.errors import BadPool, BudgetError, BudgetInUse
-from tmemfs.pages import Arena, Segment
 from tmemfs.pages.arena import WARM_SEGMENTS
 from tmemfs.tmem.ephemeral import EphemeralPool
 from tmemfs.tmem.persistent import PersistentPool
 from tmemfs.tmem.pool import Kind, Pool
 from tmemfs.tmem.reclaim import Reclaim
 from tmemfs.tmem.stats import as_dict
+from tmemfs.tmem.storage import MakeStorage, PythonStorage
 from tmemfs.tmem.writeback import Writeback
 
 MIN_PAGE_SIZE = 4 << 10
@@ -43,17 +43,25 @@ class Core:
     """Compressed memory of up to *budget* bytes, tables included, for any number of pools.
 
     The budget may be changed later, up to *capacity* bytes (the machine's memory by default).
-    Raises `BudgetError` when it is too small or above the capacity.
+    Pages are kept in what *make_storage* makes, objects of Python by default. Raises
+    `BudgetError` when it is too small or above the capacity.
     """
 
-    def __init__(self, budget: int, capacity: int | None = None) -> None:
+    def __init__(
+        self,
+        budget: int,
+        capacity: int | None = None,
+        make_storage: MakeStorage = PythonStorage,
+    ) -> None:
         if capacity is None:
             capacity = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         size = segment_size(budget)
         self.smallest_budget = _MIN_SEGMENTS * size
         self.capacity = capacity
         self._check_budget(budget)
-        self._arena: Arena[Segment] = Arena(capacity // size, size)
+        self.storage = make_storage(capacity // size, size)
+        """for who reads the pages without the core (`tmemfs.native`)"""
+        self._arena = self.storage.arena
         self._reclaim = Reclaim(self._arena, budget)
         self.writeback = Writeback(self._arena, self._reclaim)
         """for the clients of pools that overflow"""
@@ -96,7 +104,7 @@ class Core:
             return pool
         number = self._next_pool
         self._next_pool += 1
-        where = (number, name, page_size, self._arena, self._reclaim)
+        where = (number, name, page_size, self.storage, self._reclaim)
         if kind == "persistent":
             pool = PersistentPool(*where, overflows=overflows)
         else:
@@ -188,7 +196,7 @@ class Core:
 
     def close(self) -> None:
         """Give all memory back. Nothing may be asked of the core or its pools afterwards."""
-        self._arena.close()
+        self.storage.close()
 
     def _check_budget(self, budget: int) -> None:
         if not self.smallest_budget <= budget <= self.capacity:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from tmemfs.pages import Arena, Segment, SegmentLog
+from tmemfs.pages import SegmentLog
 from tmemfs.tmem.ghosts import Ghosts
 from tmemfs.tmem.pool import Memory, Pool
+from tmemfs.tmem.storage import Storage
 
 
 class EphemeralPool(Pool):
@@ -24,13 +25,13 @@ class EphemeralPool(Pool):
         number: int,
         name: str,
         page_size: int,
-        arena: Arena[Segment],
+        storage: Storage,
         memory: Memory,
     ) -> None:
-        super().__init__(number, name, page_size, arena, memory)
+        super().__init__(number, name, page_size, storage, memory)
         self.new = self._reader
-        self.main = SegmentLog(arena, page_size)
-        self.ghosts = Ghosts(arena)
+        self.main = SegmentLog(self.arena, page_size)
+        self.ghosts = Ghosts(self.arena)
 
     def logs(self) -> tuple[SegmentLog, ...]:
         return (self.new, self.main)

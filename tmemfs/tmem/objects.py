@@ -28,7 +28,7 @@ MAPS = 2  # slots before the first location
 _GROWTH = 4
 _BLANK_NODE = array("Q", bytes((MAPS + NODE_PAGES) * _SLOT_BYTES))
 _NO_NODE = array("Q")
-_NO_LIVES: Lives = []
+NO_LIVES: Lives = []
 # What Python takes for an object beside its nodes, and for a node beside its slots: an id and a
 # stamp of 192 bits, an entry in a dict, an Object, its dict of nodes; an array and its entry.
 # Measured by allocating 100,000 of each (tests/tmem/test_objects.py keeps the figures honest).
@@ -181,7 +181,7 @@ class ObjectTable:
         return self._by_number[number]
 
     def store(
-        self, owner: Object, index: int, locations: list[int], lives: Lives = _NO_LIVES
+        self, owner: Object, index: int, locations: list[int], lives: Lives = NO_LIVES
     ) -> None:
         """Let the pages of *owner* from *index* on be at *locations*; they were not used yet.
 
@@ -228,6 +228,10 @@ class ObjectTable:
         zeros = [0] * (end - start)
         self._commit(owner, number, node, start, zeros, -len(gone), overflowed, charge, lives)
         return len(gone)
+
+    def take_hits(self) -> int:
+        """See `tmemfs.tmem.storage`: nobody else can read what is here."""
+        return 0
 
     def clear(self) -> None:
         """Forget every object at once; what lives in segments is for the caller."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from tmemfs.pages import Arena, Segment, SegmentLog
+from tmemfs.pages import SegmentLog
 from tmemfs.pages.locations import SIZE_BITS, is_overflowed, overflowed
-from tmemfs.tmem.objects import Object
 from tmemfs.tmem.pool import Memory, Pool
+from tmemfs.tmem.storage import Pages, Storage
 
 
 class PersistentPool(Pool):
@@ -28,15 +28,15 @@ class PersistentPool(Pool):
         number: int,
         name: str,
         page_size: int,
-        arena: Arena[Segment],
+        storage: Storage,
         memory: Memory,
         *,
         overflows: bool = False,
     ) -> None:
-        super().__init__(number, name, page_size, arena, memory)
+        super().__init__(number, name, page_size, storage, memory)
         self.overflows = overflows
         self.log = self._reader
-        self.raw = SegmentLog(arena, page_size) if overflows else self.log
+        self.raw = SegmentLog(self.arena, page_size) if overflows else self.log
 
     @property
     def overflow_pages(self) -> int:
@@ -66,9 +66,9 @@ class PersistentPool(Pool):
         owner.use(index)
         return before
 
-    def move_to_overflow(self, owner: Object, index: int, location: int, checksum: int) -> bool:
+    def move_to_overflow(self, owner: Pages, index: int, location: int, checksum: int) -> bool:
         """Note that a page is outside from now on; False where it is not at *location* any more."""
-        if self.objects.find(owner.id) is not owner or owner.location(index) != location:
+        if self.objects.find(owner.id) != owner or owner.location(index) != location:
             return False
         self.objects.store(owner, index, [overflowed(checksum)])
         return True

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from tmemfs.errors import CorruptPage
-from tmemfs.pages import Arena, Segment, SegmentLog, codec, reader
-from tmemfs.tmem.objects import NODE_PAGES, ObjectTable
+from tmemfs.pages import SegmentLog, codec, reader
+from tmemfs.tmem.objects import NODE_PAGES
 from tmemfs.tmem.stats import PoolCounters, ReclaimCounters, as_dict
+from tmemfs.tmem.storage import Storage
 
 Kind = Literal["ephemeral", "persistent"]
 
@@ -41,18 +42,26 @@ class Pool(ABC):
     kind: ClassVar[Kind]
 
     def __init__(
-        self, number: int, name: str, page_size: int, arena: Arena[Segment], memory: Memory
+        self, number: int, name: str, page_size: int, storage: Storage, memory: Memory
     ) -> None:
         self.number = number
         self.name = name
         self.page_size = page_size
         self.uuid: int | None = None
         self.destroyed = False
-        self.counters = PoolCounters()
-        self.objects = ObjectTable(arena)
-        self.arena = arena
+        self._counters = PoolCounters()
+        self.objects = storage.new_table()
+        self.arena = storage.arena
         self._memory = memory
-        self._reader = SegmentLog(arena, page_size)
+        self._reader = SegmentLog(self.arena, page_size)
+
+    @property
+    def counters(self) -> PoolCounters:
+        """What was asked of the pool since it was made."""
+        hits = self.objects.take_hits()
+        self._counters.gets += hits
+        self._counters.found_gets += hits
+        return self._counters
 
     # -- what a client may ask ---------------------------------------------------------------
 
@@ -106,7 +115,7 @@ class Pool(ABC):
 
         Most reads of a volume are of one page, so that this does without lists.
         """
-        counters = self.counters
+        counters = self._counters
         counters.gets += 1
         owner = self.objects.find(object_id)
         location = owner.use(index) if owner is not None else 0
@@ -129,7 +138,7 @@ class Pool(ABC):
         decode; what was stored of the whole run is then flushed in an ephemeral pool (its pages
         are elsewhere as well), and stays in a persistent one.
         """
-        counters = self.counters
+        counters = self._counters
         counters.gets += count
         owner = self.objects.find(object_id)
         if owner is None:
@@ -177,16 +186,16 @@ class Pool(ABC):
 
         *count* may reach far beyond the last page: only what is there costs time.
         """
-        self.counters.flushs += 1
+        self._counters.flushs += 1
         removed = self._remove(object_id, index, count) if count > 0 else 0
-        self.counters.flushs_found += removed
+        self._counters.flushs_found += removed
         return removed
 
     def flush_object(self, object_id: int) -> int:
         """Remove every page of an object; return how many there were."""
-        self.counters.flush_objs += 1
+        self._counters.flush_objs += 1
         removed = self._remove(object_id, 0, INDEX_LIMIT)
-        self.counters.flush_objs_found += removed > 0
+        self._counters.flush_objs_found += removed > 0
         return removed
 
     def stamp(self, object_id: int) -> int:
@@ -260,7 +269,7 @@ class Pool(ABC):
 
     def _count_puts(self, puts: int, good: int, no_mem: int, replaced: int, flushed: int) -> None:
         self._memory.counters.put_to_flush += flushed
-        self.counters.count_puts(puts, good, no_mem, replaced, flushed)
+        self._counters.count_puts(puts, good, no_mem, replaced, flushed)
 
     @abstractmethod
     def _logs_for(

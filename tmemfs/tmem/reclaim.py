@@ -20,10 +20,10 @@ from tmemfs.pages.arena import WARM_SEGMENTS
 from tmemfs.pages.locations import SIZE_BITS, is_overflowed
 from tmemfs.pages.log import BYTES_PER_ROW, ROW_BYTES, SEGMENT_OVERHEAD, release_empty
 from tmemfs.tmem.ephemeral import EphemeralPool
-from tmemfs.tmem.objects import Object
 from tmemfs.tmem.persistent import PersistentPool
 from tmemfs.tmem.pool import Pool
 from tmemfs.tmem.stats import ReclaimCounters
+from tmemfs.tmem.storage import Pages
 
 # Held back: moving the pages of one segment takes at most one other before it gives one. The
 # arena's warm segments are memory as well, and are covered by the same reserve.
@@ -203,7 +203,7 @@ def _retire(segment: Segment) -> None:
     release_empty((segment,))
 
 
-def _move(pool: Pool, log: SegmentLog, owner: Object, index: int, location: int) -> None:
+def _move(pool: Pool, log: SegmentLog, owner: Pages, index: int, location: int) -> None:
     """Append the page again in *log*, out of the reserve if need be, and mark it unused."""
     payload = log.payload(location)
     if not log.fits(len(payload)):
@@ -212,7 +212,7 @@ def _move(pool: Pool, log: SegmentLog, owner: Object, index: int, location: int)
     pool.objects.store(owner, index, locations, lives)
 
 
-def live_pages(pool: Pool, segment: Segment) -> Iterator[tuple[Object, int, int]]:
+def live_pages(pool: Pool, segment: Segment) -> Iterator[tuple[Pages, int, int]]:
     """Yield (object, index, location) of each page of *pool* that lives in *segment*.
 
     The page may be moved or removed before the next one is asked for. The segment is given back

@@ -17,9 +17,9 @@ from itertools import islice
 from tmemfs.errors import CorruptPage
 from tmemfs.pages import Arena, Segment, reader
 from tmemfs.pages.log import release_empty
-from tmemfs.tmem.objects import Object
 from tmemfs.tmem.persistent import PersistentPool
 from tmemfs.tmem.reclaim import RESERVE_SEGMENTS, Reclaim, live_pages
+from tmemfs.tmem.storage import Pages
 
 # Pages begin to leave when persistent segments take more than HIGH of what the budget has for
 # segments, and leave until they take LOW: what is above HIGH is for puts while they are leaving.
@@ -36,7 +36,7 @@ class Batch:
 
     def __init__(self, pool: PersistentPool) -> None:
         self.pool = pool
-        self._victims: list[tuple[Object, int, int]] = []
+        self._victims: list[tuple[Pages, int, int]] = []
         self._segments: list[Segment] = []
 
     def __len__(self) -> int:

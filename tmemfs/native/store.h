@@ -1,0 +1,148 @@
+/* The store: which page of which object is where, found without the interpreter.
+
+   What `tmemfs.tmem.objects` says of objects and nodes is said there, and here it is in C, in one
+   mapping that the segments of the arena are in as well. Nothing in the mapping is a pointer:
+   wherever it is mapped, by whichever process, what is in it means the same.
+
+   One lock guards all of it. Who changes something holds it alone; who reads (a page that is found
+   is decoded while it is held) shares it. So a page that has been removed is read by nobody from
+   then on, and its memory may go. */
+
+#ifndef TMEMFS_STORE_H
+#define TMEMFS_STORE_H
+
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NODE_BITS 6
+#define NODE_PAGES 64u /* one bit each in the marks of a node */
+#define SIZE_BITS 17   /* see tmemfs/pages/locations.py */
+#define SIZE_MASK ((UINT64_C(1) << SIZE_BITS) - 1)
+#define OUTSIDE SIZE_MASK
+#define NO_OBJECT UINT32_MAX
+
+/* An object id, or a stamp: a number of 192 bits, the lowest first. */
+struct wide {
+    uint64_t part[3];
+};
+
+struct object {
+    struct wide id, stamp;
+    uint64_t next;        /* in the bucket, or of those that are free: its number and one */
+    uint64_t nodes;       /* the first of its nodes; 0 is none */
+    uint32_t table;       /* of which pool it is; 0 while it is free */
+    uint32_t pages;       /* it is in the hash table while there are some */
+    uint32_t incarnation; /* raised when the number goes to another object */
+    uint32_t number;
+};
+
+struct node {
+    uint64_t next;          /* in the bucket */
+    uint64_t before, after; /* among those of its object */
+    uint32_t object;
+    uint32_t number; /* it covers the pages 64 n to 64 n + 63 of it */
+    uint32_t length; /* of `at` */
+    uint32_t unused;
+    uint64_t used, again; /* of each page, whether it was used, and used once more */
+    uint64_t at[];        /* locations, 0 where there is no page */
+};
+
+/* What there is of one pool, and how many pages were read without the interpreter. */
+struct table {
+    uint64_t in_use, objects, pages, overflowed, charged, hits;
+};
+
+/* A hash table that grows and shrinks by one bucket at a time, so that nobody ever waits for it:
+   Litwin's linear hashing. What is in a bucket is chained. */
+struct hash {
+    uint64_t buckets; /* where they are */
+    uint64_t most;    /* of them */
+    uint64_t size;
+    uint64_t count; /* of what is in them */
+};
+
+/* Nodes are of ten sizes, and each slab has nodes of one size; it goes with the last of them. */
+#define SLAB_BYTES 16384u
+#define SLAB_STEP 64u
+#define SLAB_CLASSES 10u
+
+struct slab {
+    uint64_t before, after; /* among those of its size that have room */
+    uint32_t size, used;    /* of a piece, and how many pieces are in use */
+    uint64_t free;          /* the first piece that is free; in each is where the next is */
+    uint64_t fresh;         /* from here on no piece was ever used */
+};
+
+#define MOST_TABLES 1024u
+
+/* The beginning of the tables. */
+struct header {
+    struct table tables[MOST_TABLES]; /* the first is nobody's */
+    struct hash objects, nodes;
+    uint64_t object_array, object_most, object_count;
+    uint64_t charged;     /* what all tables are charged with, in bytes */
+    uint64_t free_object; /* the first number that is free, and one; 0 without one */
+    uint64_t pending;     /* the number, and one, of an object that has no page yet */
+    uint64_t slab_array, slab_most, slab_count;
+    uint64_t free_slabs, free_slab_count; /* a stack of slabs without memory */
+    uint64_t kept; /* slabs up to here keep their memory when nothing is in them */
+    uint64_t roomy[SLAB_CLASSES];
+};
+
+struct store {
+    pthread_rwlock_t lock;
+    char *base;
+    uint64_t size;   /* of the whole mapping */
+    uint64_t tables; /* where they begin */
+    struct header *head;
+    int fd; /* of the mapping; by it memory is given back */
+};
+
+/* How many bytes of addresses the tables of an arena of *capacity* bytes may need. */
+uint64_t store_tables_size(uint64_t capacity);
+/* Begin with empty tables in the last *tables* bytes of a mapping of zeros. 0 or an errno. */
+int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables, int fd);
+void store_end(struct store *store);
+
+void store_share(struct store *store);
+void store_alone(struct store *store);
+void store_leave(struct store *store);
+
+/* From here on the caller holds the lock: alone where something changes. */
+
+/* The number of a table that nobody has; 0 without one. */
+uint32_t store_new_table(struct store *store);
+/* Drop all that is in a table. */
+void store_clear(struct store *store, uint32_t table);
+
+struct object *store_object(const struct store *store, uint32_t number);
+/* The object of that id; NULL where it has no page. */
+struct object *store_find(const struct store *store, uint32_t table, const struct wide *id);
+/* That object, or a new one, which joins with its first page; NULL without room for it. */
+struct object *store_obtain(struct store *store, uint32_t table, const struct wide *id);
+
+struct node *store_node(const struct store *store, const struct object *object, uint64_t number);
+uint64_t store_location(const struct store *store, const struct object *object, uint64_t index);
+/* The first node of an object, and the next one; NULL behind the last. */
+struct node *store_first(const struct store *store, const struct object *object);
+struct node *store_next(const struct store *store, const struct node *node);
+/* Count a use of the pages *marks* of a node. Here readers change something: with atomic steps. */
+void store_mark(struct node *node, uint64_t marks);
+/* The marks of *length* pages of a node from *low* on. */
+uint64_t store_marks(unsigned low, unsigned length);
+
+/* Let *count* pages of one node be at *locations*, none of them 0; -1 without room, and nothing is
+   done. */
+int store_put(struct store *store, struct object *object, uint64_t index, const uint64_t *locations,
+              unsigned count);
+/* Remove what there is of the pages *first* to *last* (excluded) of one node; how many there were. */
+unsigned store_remove(struct store *store, struct object *object, uint64_t first, uint64_t last);
+
+/* Have the memory of *size* bytes of nodes from now on. */
+void store_keep(struct store *store, uint64_t size);
+
+/* Decode the page at *location* to *page*. 0 where there is none in the arena, or a damaged one. */
+int store_page(const struct store *store, uint64_t location, char *page, unsigned page_size);
+
+#endif
