@@ -43,5 +43,12 @@ setup(
         Extension(
             "tmemfs.pages._reader", ["tmemfs/pages/_reader.c"], libraries=["lz4"], optional=True
         ),
+        Extension(
+            "tmemfs.native._native",
+            sorted(glob.glob("tmemfs/native/*.c")),
+            depends=glob.glob("tmemfs/native/*.h"),
+            libraries=["lz4"],
+            optional=True,
+        ),
     ],
 )

@@ -22,6 +22,7 @@ FLOORS = [
     {"fuse"},
     {"mount"},
     {"cachefs", "swap"},
+    {"native"},
     {"tmem"},
     {"pages"},
     {"config", "dump", "metrics", "supervise", "threads"},

@@ -53,7 +53,7 @@ OWN_SWITCHES = frozenset({"realtime", "swap_only", "writeback"})
 _VALUES = frozenset({"fsname", "context", "fscontext", "defcontext", "rootcontext"})
 OWN_KEYS = (
     *("budget", "page_size", "swap", "overflow", "reserve"),
-    *("cache", "readahead", "trace", "log", "attr_timeout", "entry_timeout"),
+    *("cache", "readahead", "trace", "log", "native", "attr_timeout", "entry_timeout"),
 )
 
 # What mount(8), fstab and systemd keep for themselves, and what is so or has no meaning here:
@@ -126,7 +126,8 @@ class MountConfig:
     Sizes are bytes, timeouts seconds. `readahead` is the most that is read ahead of a reader, 0 for
     nothing; with `noatime` the source's access times stay; `trace` is the absolute path of the file
     that notes what is read; `log` is where the daemon logs: ``stderr``, ``syslog``, an absolute
-    path, or None for what suits where it runs. `fuse_options` is what the FUSE session gets besides
+    path, or None for what suits where it runs. Unless `native`, no page is kept or read by the
+    extensions in C, where there are any. `fuse_options` is what the FUSE session gets besides
     its defaults, each ready for libfuse: ASCII, with commas and backslashes escaped. `reserve` is
     how much of the budget is taken from the system at the start and kept; None is all of it where
     there are swap volumes, and nothing where there are none. With `swap_only` nothing but swap
@@ -148,6 +149,7 @@ class MountConfig:
     readahead: int = DEFAULT_READAHEAD
     trace: str | None = None
     log: str | None = None
+    native: bool = True
     attr_timeout: float = 1.0
     entry_timeout: float = 1.0
     fuse_options: frozenset[str] = field(default=frozenset())
@@ -322,12 +324,19 @@ def parse_mount(
         readahead=_size("readahead", own.get("readahead", str(DEFAULT_READAHEAD))),
         trace=own.get("trace"),
         log=own.get("log"),
+        native=_switch("native", own.get("native", "on")),
         attr_timeout=_seconds("attr_timeout", own.get("attr_timeout", believed)),
         entry_timeout=_seconds("entry_timeout", own.get("entry_timeout", believed)),
         fuse_options=frozenset(words.values()) | {"subtype=tmemfs"},
         foreground=foreground,
         debug=debug,
     )
+
+
+def _switch(key: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise UsageError(f"{key}: {value!r} must be on or off")
+    return value == "on"
 
 
 def split_overflow(text: str) -> tuple[str, str]:

@@ -129,6 +129,8 @@ def build(config: MountConfig, root: int, descriptors: int) -> Mount:
     Up to *descriptors* of the source may be open for inodes, and as many for open files. The mount
     owns *root*. Raises a TmemfsError where the memory or an overflow file cannot be had.
     """
+    if not config.native:
+        reader.native = None
     core, steps = hardening.safe_core(config)
     client = core.new_client("mount")
     cache = CacheVolume(
@@ -152,6 +154,7 @@ def build(config: MountConfig, root: int, descriptors: int) -> Mount:
         "source": config.source,
         "mountpoint": config.mountpoint,
         "log": config.log or ("stderr" if config.foreground else "syslog"),
+        "store": core.storage.kind,
         "native_reader": reader.native is not None,
     }
     return Mount(core, cache, SwapVolumes(core, client, config.swaps), about, steps=steps)

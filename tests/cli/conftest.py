@@ -102,6 +102,7 @@ FIGURES: dict[str, Any] = {
         {"step": "real_time", "done": False, "text": "may wait: grant CAP_SYS_NICE"},
     ],
     "discard": True,
+    "store": "native",
     "native_reader": True,
 }
 

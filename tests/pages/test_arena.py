@@ -61,7 +61,7 @@ def test_the_account() -> None:
     arena: Arena[str] = Arena(8, 8192)
     assert (arena.used_bytes, arena.charged_bytes) == (0, 0)
     numbers = take(arena, 6)
-    arena.metadata_bytes += 100
+    arena.heap_bytes += 100
     assert (arena.used_bytes, arena.charged_bytes) == (6 * 8192, 6 * 8192 + 100)
     give(arena, numbers[:5])
     assert arena.used_segments == 1
@@ -116,7 +116,7 @@ def test_what_is_warm_stays_within_the_limit() -> None:
     arena.warm_wanted = 1000
     fill(arena, take(arena, 3))
     # Tables that come and go do not take it away: it would have to be waited for again.
-    arena.metadata_bytes = SIZE
+    arena.heap_bytes = SIZE
     warm_up(arena, 8 * SIZE)
     assert arena.warm_bytes == 5 * SIZE
     warm_up(arena, 6 * SIZE)
@@ -153,7 +153,7 @@ def test_locked_memory_is_given_back() -> None:
 def test_locked_memory_of_an_old_kernel_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing takes it back there: it is as warm as what was never given."""
     # Advice that no kernel knows, in the place of what an old one does not.
-    monkeypatch.setattr("tmemfs.pages.arena._MADV_DONTNEED_LOCKED", 9999)
+    monkeypatch.setattr("tmemfs.pages.memory._MADV_DONTNEED_LOCKED", 9999)
     monkeypatch.setattr("mmap.MADV_DONTNEED", 9998)
     arena: Arena[str] = Arena(4, SIZE)
     fill(arena, take(arena, 4))

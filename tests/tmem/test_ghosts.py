@@ -51,7 +51,7 @@ def test_no_table_before_the_first_eviction(arena: Arena[Segment]) -> None:
 
 
 def test_the_room_follows_the_pool(arena: Arena[Segment]) -> None:
-    arena.metadata_bytes = 7  # somebody else's
+    arena.heap_bytes = 7  # somebody else's
     ghosts = Ghosts(arena)
     for pages, room in [(3, 256), (300, 256), (512, 768), (257, 768), (255, 384), (1, 384)]:
         ghosts.fit(pages)

@@ -46,6 +46,12 @@ def remove(table: ObjectTable, object_id: int, index: int, count: int) -> int:
     return sum(table.remove(owner, first, last) for first, last in parts if owner)
 
 
+@pytest.fixture(autouse=True)
+def storage() -> str:
+    """Of Python's tables alone: those in C are in tests/native."""
+    return "python"
+
+
 @pytest.fixture
 def table() -> ObjectTable:
     return ObjectTable(Arena(1, 4096))

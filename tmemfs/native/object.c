@@ -25,25 +25,36 @@ static void object_dealloc(Object *self)
     PyObject_Free(self);
 }
 
-/* An index, -1 where no page can be there. 0, or -1 with an exception. */
+/* An index, also one where no page can be. 0, or -1 with an exception. */
 static int as_index(PyObject *number, int64_t *index)
 {
     int overflow;
     *index = PyLong_AsLongLongAndOverflow(number, &overflow);
-    if (*index == -1 && !overflow && PyErr_Occurred())
-        return -1;
-    if (*index < 0 || *index > UINT32_MAX)
-        *index = -1;
-    return 0;
+    if (overflow)
+        *index = overflow < 0 ? INT64_MIN / 2 : INT64_MAX / 2;
+    return *index == -1 && !overflow && PyErr_Occurred() ? -1 : 0;
+}
+
+/* A run of *count* pages from *index* on, as far as pages can be there. */
+struct range {
+    uint64_t first, last; /* excluded */
+};
+
+static struct range within(int64_t index, int64_t count)
+{
+    int64_t most = (int64_t)UINT32_MAX + 1, first = index > 0 ? index : 0;
+    int64_t last = count < most - index ? index + count : most;
+    return (struct range){(uint64_t)first, (uint64_t)(last > first ? last : first)};
 }
 
 /* The node that page *index* is in, and the slot in it; NULL where there is none. */
 static struct node *slot_of(const Object *self, const struct store *store, int64_t index,
                             unsigned *low)
 {
-    const struct object *object = index < 0 ? NULL : behind(self, store);
+    int there = index >= 0 && index <= UINT32_MAX;
+    const struct object *object = there ? behind(self, store) : NULL;
     struct node *node = object ? store_node(store, object, (uint64_t)index >> NODE_BITS) : NULL;
-    *low = (unsigned)(index % NODE_PAGES);
+    *low = there ? (unsigned)(index % NODE_PAGES) : 0;
     return node != NULL && *low < node->length ? node : NULL;
 }
 
@@ -118,7 +129,7 @@ static PyObject *object_unmark(PyObject *self, PyObject *index)
 static void find_run(struct store *store, const struct object *object, uint64_t index,
                      uint64_t count, int mark, uint64_t *locations)
 {
-    while (count && index <= UINT32_MAX) {
+    while (count) {
         unsigned low = (unsigned)(index % NODE_PAGES);
         unsigned length = count < NODE_PAGES - low ? (unsigned)count : NODE_PAGES - low;
         struct node *node = store_node(store, object, index >> NODE_BITS);
@@ -150,8 +161,10 @@ static PyObject *object_run(PyObject *self, PyObject *args, PyObject *named)
         return PyErr_NoMemory();
     store_share(store);
     const struct object *object = behind((Object *)self, store);
-    if (object != NULL && index >= 0)
-        find_run(store, object, (uint64_t)index, (uint64_t)count, mark, locations);
+    struct range range = within(index, count);
+    if (object != NULL && range.first < range.last)
+        find_run(store, object, range.first, range.last - range.first, mark,
+                 locations + ((int64_t)range.first - index));
     store_leave(store);
     PyObject *found = PyList_New(count);
     for (Py_ssize_t i = 0; found != NULL && i < count; i++) {
@@ -182,19 +195,19 @@ static int add_part(PyObject *parts, const struct node *node, uint64_t first, ui
 static PyObject *object_parts(PyObject *self, PyObject *args)
 {
     struct store *store = store_of(((Object *)self)->table);
-    PyObject *number, *parts = PyList_New(0);
-    int64_t first;
-    long long count;
-    if (store == NULL || parts == NULL || !PyArg_ParseTuple(args, "OL", &number, &count) ||
-        as_index(number, &first)) {
+    PyObject *number, *size, *parts = PyList_New(0);
+    int64_t first, count;
+    if (store == NULL || parts == NULL || !PyArg_ParseTuple(args, "OO", &number, &size) ||
+        as_index(number, &first) || as_index(size, &count)) {
         Py_XDECREF(parts);
         return NULL;
     }
     /* Nobody else changes anything while the interpreter is ours. */
-    const struct object *object = first < 0 || count <= 0 ? NULL : behind((Object *)self, store);
-    if (object == NULL)
+    const struct object *object = behind((Object *)self, store);
+    struct range range = within(first, count);
+    uint64_t start = range.first, last = range.last;
+    if (object == NULL || start == last)
         return parts;
-    uint64_t start = (uint64_t)first, last = start + (uint64_t)count;
     uint64_t numbers = ((last - 1) >> NODE_BITS) - (start >> NODE_BITS) + 1;
     /* A short run asks for the nodes that it has, a long one for those that there are. */
     if (numbers <= 4) {

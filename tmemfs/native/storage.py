@@ -24,6 +24,8 @@ class NativeStorage:
     Raises OSError where the system does not let it be mapped.
     """
 
+    kind = "native"
+
     def __init__(self, segments: int, segment_size: int) -> None:
         pages = Arena.memory_size(segments, segment_size)
         tables = _native.tables_size(pages)
@@ -41,9 +43,10 @@ class NativeStorage:
         """See `tmemfs.tmem.storage.Storage`."""
         return NativeTable(self.arena, self.store)
 
-    def keep_tables(self, size: int) -> None:
+    def keep_tables(self, size: int) -> bool:
         """See `tmemfs.tmem.storage.Storage`."""
         self.store.keep(size)
+        return True
 
     def close(self) -> None:
         """Give all memory back."""
@@ -62,11 +65,7 @@ class _Arena(Arena[Segment]):
 
     @property
     def metadata_bytes(self) -> int:
-        return self._beside + self._store.charged
-
-    @metadata_bytes.setter
-    def metadata_bytes(self, size: int) -> None:
-        self._beside = size - self._store.charged
+        return self.heap_bytes + self._store.charged
 
 
 class NativeTable:
@@ -103,10 +102,13 @@ class NativeTable:
     def __iter__(self) -> Iterator[_native.Object]:
         return iter(self._table.objects())
 
-    def store(
-        self, owner: Any, index: int, locations: list[int], lives: Lives = NO_LIVES
-    ) -> None:
+    def store(self, owner: Any, index: int, locations: list[int], lives: Lives = NO_LIVES) -> None:
         """See `ObjectTable.store`."""
+        if self._table.put_new(owner, index, locations):
+            # Most puts: nothing was there, and the segment that they went to is not empty.
+            for segment, live in lives:
+                segment.live = live
+            return
         before = self._inside(owner, index, len(locations))
         lives = [*freed(self._arena, before), *lives] if before else lives
         empty = [segment for segment, live in lives if not live[0]]

@@ -30,8 +30,8 @@ class Arena(Generic[Holder]):
     There are up to `warm_wanted` of them: some of those that were given back, and what `warm_up`
     touches ahead of need.
 
-    The account has two parts: `used_bytes`, the segments that are taken, and `metadata_bytes`,
-    which whoever keeps tables about pages adds to and takes from. `holders` tells who holds a
+    The account has two parts: `used_bytes`, the segments that are taken, and `metadata_bytes`, the
+    tables about pages: whoever keeps some on the heap adds to `heap_bytes` and takes from it. `holders` tells who holds a
     taken segment.
 
     An error that passes through, in any method, leaves each segment either taken or free.
@@ -46,7 +46,7 @@ class Arena(Generic[Holder]):
         self.holders: dict[int, Holder] = {}
         self.used_segments = 0
         self.peak_segments = 0
-        self.metadata_bytes = 0
+        self.heap_bytes = 0
         self.warm_wanted = WARM_SEGMENTS
         # Numbers of free segments, first those that are cold, then those that are warm. It has
         # places for all that were ever free, so that to give one back takes no memory.
@@ -65,6 +65,11 @@ class Arena(Generic[Holder]):
     def used_bytes(self) -> int:
         """Bytes of all segments that are taken."""
         return self.used_segments * self.segment_size
+
+    @property
+    def metadata_bytes(self) -> int:
+        """Bytes of all tables about pages."""
+        return self.heap_bytes
 
     @property
     def charged_bytes(self) -> int:

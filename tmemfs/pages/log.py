@@ -141,12 +141,12 @@ class SegmentLog:
             rows[1::_FIELDS] = array("I", range(index, index + count))
             rows[2::_FIELDS] = array("I", offsets)
         end, rows_left = position + len(data), head.rows_left - count
-        metadata = self._arena.metadata_bytes + ROW_BYTES * count
+        metadata = self._arena.heap_bytes + ROW_BYTES * count
         lives = [(head, _sum(head.live, sizes, self.page_size, 1))]
         self.view[position:end] = data
         # The last that can fail; nothing has changed until here.
         head.rows.extend(rows)
-        head.position, head.rows_left, self._arena.metadata_bytes = end, rows_left, metadata
+        head.position, head.rows_left, self._arena.heap_bytes = end, rows_left, metadata
         return locations, lives
 
     def read(self, locations: list[int]) -> tuple[bytearray, list[int]]:
@@ -166,14 +166,14 @@ class SegmentLog:
         arena = self._arena
         number = arena.ready()
         segment = Segment(self, number, arena.segment_size)
-        metadata = arena.metadata_bytes + SEGMENT_OVERHEAD
+        metadata = arena.heap_bytes + SEGMENT_OVERHEAD
         self.segments[number] = segment
         try:
             arena.take(number, segment)
         except BaseException:
             del self.segments[number]
             raise
-        self.head, arena.metadata_bytes = segment, metadata
+        self.head, arena.heap_bytes = segment, metadata
 
     def oldest(self) -> Segment:
         """Return the segment that was opened first. Raises StopIteration when there is none."""
@@ -200,12 +200,12 @@ class SegmentLog:
     def release(self, segment: Segment) -> None:
         """Give *segment* back to the arena with all that is still in it."""
         arena = self._arena
-        metadata = arena.metadata_bytes - SEGMENT_OVERHEAD - ROW_BYTES * segment.row_count
+        metadata = arena.heap_bytes - SEGMENT_OVERHEAD - ROW_BYTES * segment.row_count
         arena.give(segment.number)
         del self.segments[segment.number]
         if segment is self.head:
             self.head = None
-        arena.metadata_bytes = metadata
+        arena.heap_bytes = metadata
         arena.cool()
 
     def statistics(self) -> dict[str, int]:

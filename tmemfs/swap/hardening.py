@@ -7,19 +7,21 @@ measured.
 import contextlib
 import logging
 
-from tmemfs.config import MountConfig
+from tmemfs.config import TABLES_PER_PAGE, MountConfig
 from tmemfs.errors import SystemFailure
 from tmemfs.linux import heap, system
+from tmemfs.native import load
 from tmemfs.swap import safety
 from tmemfs.swap.safety import Step
 from tmemfs.swap.volume import PAGE_SIZE
 from tmemfs.tmem import Core
+from tmemfs.tmem.storage import PythonStorage
 from tmemfs.units import format_size
 
 log = logging.getLogger(__name__)
 
-# What the tables take for a page of a swap volume: its place, and its row in a segment.
-_TABLES_PER_PAGE = 24
+# What the row of a page in its segment takes; its place is in `TABLES_PER_PAGE`.
+_ROW_PER_PAGE = 13
 # What requests take while they are served, and writes until they are compressed: a dozen of 256 KiB
 # (of 1 MiB where files are served, too), each copied once or twice. Those of a volume with an
 # overflow file wait for it, up to a dozen at a time, and so does what leaves memory.
@@ -36,28 +38,33 @@ def safe_core(config: MountConfig) -> tuple[Core, list[Step]]:
     Without swap volumes none are. All memory that swap needs is there afterwards, and locked.
     """
     if not config.swaps:
-        return _core(config.budget), []
+        return _core(config), []
     # Before the core maps its memory, which must not be made resident whole.
     steps = [safety.lock_memory(system.physical_memory())]
-    core = _core(config.budget)
+    core = _core(config)
     core.keep_warm(core.capacity if config.reserve is None else config.reserve)
     for _ in safety.touching(core.warm_up):
         pass
     steps.append(_reserved(core))
-    heap.warm(_heap(config))
+    pages = sum(swap.size for swap in config.swaps) // PAGE_SIZE
+    per_page = _ROW_PER_PAGE
+    if not core.storage.keep_tables(min(pages * TABLES_PER_PAGE, config.budget // 2)):
+        per_page += TABLES_PER_PAGE
+    heap.warm(_heap(config, pages * per_page))
     # The last: until here the machine may make room for us.
     steps += safety.go_first(real_time=config.realtime)
     return core, steps
 
 
-def _core(budget: int) -> Core:
+def _core(config: MountConfig) -> Core:
     """Return a core whose budget may grow as far as the system lets it be mapped for.
 
     Raises SystemFailure where not even the budget can be.
     """
+    budget, make_storage = config.budget, (load.make_storage() if config.native else None)
     for capacity in (system.usable_memory(), 4 * budget, 2 * budget, budget):
         with contextlib.suppress(OSError, MemoryError):
-            return Core(budget, max(capacity, budget))
+            return Core(budget, max(capacity, budget), make_storage or PythonStorage)
     raise SystemFailure(
         f"budget: {format_size(budget)} of address space are refused; raise 'ulimit -v', or see "
         "vm.overcommit_memory in proc(5)"
@@ -100,8 +107,7 @@ def _requests(lacking: str) -> Step:
     )
 
 
-def _heap(config: MountConfig) -> int:
-    """How many bytes of heap serving the swap volumes may take."""
-    tables = sum(swap.size for swap in config.swaps) // PAGE_SIZE * _TABLES_PER_PAGE
+def _heap(config: MountConfig, tables: int) -> int:
+    """How many bytes of heap serving the swap volumes may take, their *tables* among it."""
     waiting = _BUFFERS_WAITING if any(swap.overflow for swap in config.swaps) else 0
     return _BUFFERS + waiting + min(tables, config.budget // 2)

@@ -86,7 +86,7 @@ class Ghosts:
     def _begin(self, table: "array[int]") -> None:
         """Begin afresh with *table*, which is there already: nothing has changed without it."""
         growth = (len(table) - len(self._table)) * _ENTRY_BYTES
-        self._table, self._arena.metadata_bytes = table, self._arena.metadata_bytes + growth
+        self._table, self._arena.heap_bytes = table, self._arena.heap_bytes + growth
 
     def _place(self, object_id: int, index: int) -> tuple[int, int]:
         """Where the page's bucket begins, and its fingerprint, which is not 0."""

@@ -136,7 +136,7 @@ class Object:
 class ObjectTable:
     """The objects of one pool, by object id and, for the rows of a segment, by number.
 
-    What the table takes is added to ``arena.metadata_bytes``.
+    What the table takes is added to ``arena.heap_bytes``.
     """
 
     def __init__(self, arena: Arena[Segment]) -> None:
@@ -235,11 +235,11 @@ class ObjectTable:
 
     def clear(self) -> None:
         """Forget every object at once; what lives in segments is for the caller."""
-        left = self._arena.metadata_bytes - self.metadata_bytes
+        left = self._arena.heap_bytes - self.metadata_bytes
         self._by_id, self._by_number, self._numbers, self._free = {}, [], array("I"), 0
         self.find = self._by_id.get
         self.pages = self.overflowed = self.metadata_bytes = 0
-        self._arena.metadata_bytes = left
+        self._arena.heap_bytes = left
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class ObjectTable:
             self.pages + pages,
             self.overflowed + overflowed,
         )
-        metadata, charged = self.metadata_bytes + charge, self._arena.metadata_bytes + charge
+        metadata, charged = self.metadata_bytes + charge, self._arena.heap_bytes + charge
         to_live, empty = iter(lives), [segment for segment, live in lives if not live[0]]
         free = self._free + 1 if owner.pages else self._free - 1
         if node:
@@ -288,7 +288,7 @@ class ObjectTable:
                 self._by_number[owner.number] = None
                 self._numbers[self._free], self._free = owner.number, free
         owner.pages, self.pages, self.overflowed = mine, pages, overflowed
-        self.metadata_bytes, self._arena.metadata_bytes = metadata, charged
+        self.metadata_bytes, self._arena.heap_bytes = metadata, charged
         for segment, live in to_live:
             segment.live = live
         if empty:

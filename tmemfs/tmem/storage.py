@@ -77,13 +77,15 @@ class Table(Protocol):
 class Storage(Protocol):
     """An arena, and who makes the tables of pools about it."""
 
+    kind: str
+    """``python`` or ``native``"""
     arena: Arena[Segment]
 
     def new_table(self) -> Table:
         """Return an empty table, for a pool."""
 
-    def keep_tables(self, size: int) -> None:
-        """Have *size* bytes of memory for tables from now on, where that can be had ahead."""
+    def keep_tables(self, size: int) -> bool:
+        """Have *size* bytes of memory for tables from now on; False where they are on the heap."""
 
     def close(self) -> None:
         """Give all memory back."""
@@ -96,14 +98,16 @@ MakeStorage = Callable[[int, int], Storage]
 class PythonStorage:
     """An arena of *segments* segments of *segment_size* bytes, and tables of Python's objects."""
 
+    kind = "python"
+
     def __init__(self, segments: int, segment_size: int) -> None:
         self.arena: Arena[Segment] = Arena(segments, segment_size)
 
     def new_table(self) -> ObjectTable:
         return ObjectTable(self.arena)
 
-    def keep_tables(self, size: int) -> None:
-        """They are on the heap, which others warm."""
+    def keep_tables(self, size: int) -> bool:
+        return False
 
     def close(self) -> None:
         self.arena.close()

@@ -39,6 +39,8 @@ mount options (-o), also in fstab:
   readahead=SIZE      read up to so much ahead of who reads in order; default 4M, 0 for nothing
   log=WHERE           as --log; a file by its absolute path
   trace=FILE          note every read in FILE (absolute): number of the file, page, count
+  native=off          keep and read pages in Python alone, slower: to find out whether a fault is
+                      in the part in C; default on, where that could be built
   attr_timeout=SECONDS, entry_timeout=SECONDS
                       how long attributes and names may be believed; default 1
   ro rw suid nosuid dev nodev exec noexec sync async atime noatime

@@ -187,6 +187,7 @@ _ALL = (
     *_texts(
         "mount",
         ("discard", "whether what the kernel frees on a swap volume is freed at once"),
+        ("store", "what finds pages: native (in C), or python"),
         ("native_reader", "whether runs of pages are read by the extension for it"),
         ("lacking", "what the daemon is not permitted to do to be safe", "UNSAFE"),
     ),
