@@ -96,6 +96,7 @@ def _serve(
     if mount.steps:
         session.touch_stack(hardening.STACK)
     mount.discards = session.active()
+    mount.lane = session.lane(mount.core.storage, _bounds(config), touch=bool(config.swaps))
     hardening.finish(mount.steps, "" if mount.discards else session.why_not())
     credentials.give_up()
     ready = False
@@ -111,6 +112,8 @@ def _serve(
         trio.run(_main, config, mount, announce)
         in_order = True
     finally:
+        if mount.lane is not None:
+            session.detach(mount.lane)
         # A mount that others use already and that ends unasked stays, and answers ENOTCONN: an
         # empty directory in its place would be taken for the files that were there.
         pyfuse3.close(unmount=in_order or not ready)
@@ -124,7 +127,7 @@ async def _main(config: MountConfig, mount: Mount, on_ready: Callable[[], None])
         nursery.start_soon(keep, mount.run)
         nursery.start_soon(_announce, config, on_ready)
         nursery.start_soon(keep, _end_on_signal, config, mount.swaps, nursery)
-        await session.serve(_bounds(config))
+        await session.serve(_bounds(config), mount.lane)
         nursery.cancel_scope.cancel()
 
 

@@ -19,6 +19,7 @@ from tmemfs.cachefs.source.filesystems import kind_of
 from tmemfs.cachefs.trace import Trace
 from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.config import LARGEST_READAHEAD, MountConfig
+from tmemfs.native.lane import Lane
 from tmemfs.pages import reader
 from tmemfs.supervise import Failsafe
 from tmemfs.swap import hardening, safety
@@ -63,6 +64,8 @@ class Mount:
         self.swaps = swaps
         self.steps = steps or []
         self.failsafe = failsafe
+        self.lane: Lane | None = None
+        """what answers reads without us; the daemon has it, while it serves"""
         self.discards = False
         """whether what is freed leaves the swap volumes; the daemon knows, once it serves"""
         least = max(core.smallest_budget, swaps.least_budget)
@@ -116,6 +119,7 @@ class Mount:
             "cache": self.cache.statistics(),
             "failsafe": self.failsafe.statistics(),
             "discard": self.discards,
+            "lane": self.lane and self.lane.statistics(),
             "safety": [step.as_dict() for step in self.steps],
         }
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from page_data import page
 
-from tmemfs.native import load
 from tmemfs.native._native import Table
-from tmemfs.native.storage import NativeStorage, NativeTable
+from tmemfs.native.storage import NativeStorage, NativeTable, make_storage
 from tmemfs.pages.locations import SIZE_MASK, overflowed
 from tmemfs.tmem import INDEX_LIMIT, INVALID_OBJECT_ID, MIN_BUDGET, Core, Pool
 from tmemfs.tmem.objects import MAPS, NODE_PAGES
@@ -291,10 +290,10 @@ def test_nothing_is_asked_of_a_store_that_is_closed() -> None:
 
 def test_without_the_extension() -> None:
     """The core has Python's tables then, and a mount says so."""
-    assert load.make_storage() is NativeStorage
+    assert make_storage() is NativeStorage
     code = (
         "import sys; sys.modules['tmemfs.native._native'] = None\n"
-        "from tmemfs.native import load; print(load.make_storage())"
+        "from tmemfs.native.storage import make_storage; print(make_storage())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

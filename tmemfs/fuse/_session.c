@@ -31,6 +31,11 @@
    cannot say so. It can say that a file is not seekable, which none of ours is: in replies to opens
    that word is taken for the other.
 
+   The lane. Where there is one (tmemfs/native/lane.h), its threads read the device, and what they
+   do not answer is received from them. So it is done here and not by fuse_session_custom_io(), which
+   would have each request copied. While they are parked, the session reads the device as ever, and
+   offers the lane each request first.
+
    What libfuse cannot ask for. In the reply to the first request a filesystem says what it wants of
    the kernel. libfuse's reply is amended on its way: HANDLE_KILLPRIV_V2, with which the kernel
    leaves it to the source to clear set-ID bits, and says when. */
@@ -49,6 +54,8 @@
 #include <stddef.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "../native/lane.h"
 
 /* What later headers than ours have. */
 #ifndef FUSE_HANDLE_KILLPRIV_V2
@@ -70,7 +77,9 @@ static PyObject *listener;      /* called with each raw request; NULL before lis
 static unsigned char raw[OPCODES]; /* whether somebody listens for it */
 static PyObject *asked;         /* context variable: what this task's request says of itself */
 static int with_ours;           /* whether a session has our table */
-static struct fuse_buf request; /* the one that was received last; its memory is for all */
+static struct fuse_buf own;     /* what requests are read into; its memory is for all */
+static struct fuse_buf request; /* the one that was received last: there, or in the lane's memory */
+static const struct lane_capsule *lane; /* NULL without one */
 static struct fuse_session *current_session;
 static int (*session_fd)(struct fuse_session *session); /* libfuse's */
 static uint64_t first_unique;   /* the first request, in whose reply it is said what is wanted */
@@ -254,10 +263,19 @@ int receive(struct fuse_session *session, struct fuse_buf *buffer)
     if (real == NULL)
         return -ENOSYS;
     (void)buffer;
+    if (lane != NULL && (request.size = lane->session->take(lane->lane, &request.mem)) > 0) {
+        note_request(request.mem);
+        return (int)request.size;
+    }
+    if (lane != NULL && !lane->session->reads(lane->lane))
+        return -EINTR; /* which is nothing to pyfuse3: it waits again */
     /* Without memory the first time, which libfuse then makes as large as it has to be. */
-    struct fuse_buf ours = {.mem = request.mem};
+    struct fuse_buf ours = {.mem = own.mem};
     int size = real(session, &ours);
-    request = ours;
+    own = request = ours;
+    if (size == -EAGAIN || (size > 0 && lane != NULL &&
+                            lane->session->answer(lane->lane, own.mem, (size_t)size)))
+        return -EINTR;
     if (size > 0) /* from here on somebody waits for an answer */
         note_request(request.mem);
     return size;
@@ -335,8 +353,8 @@ void process(struct fuse_session *session, const struct fuse_buf *buffer)
     }
     real(session, &request);
     if (first) { /* by which it was settled how large a request may be */
-        free(request.mem);
-        request.mem = NULL;
+        free(own.mem);
+        own.mem = NULL;
     }
 }
 
@@ -403,6 +421,16 @@ static PyObject *descriptor(PyObject *module, PyObject *none)
     return PyLong_FromLong(current_session && session_fd ? session_fd(current_session) : -1);
 }
 
+static PyObject *attach(PyObject *module, PyObject *capsule)
+{
+    const struct lane_capsule *shown = NULL;
+    if (capsule != Py_None &&
+        (shown = PyCapsule_GetPointer(capsule, LANE_CAPSULE)) == NULL)
+        return NULL;
+    lane = shown;
+    Py_RETURN_NONE;
+}
+
 static PyObject *active(PyObject *module, PyObject *none)
 {
     return PyBool_FromLong(with_ours);
@@ -416,6 +444,7 @@ static PyObject *wanted(PyObject *module, PyObject *none)
 
 static PyMethodDef methods[] = {{"listen", listen, METH_VARARGS, NULL},
                                 {"answer", answer, METH_VARARGS, NULL},
+                                {"attach", attach, METH_O, NULL},
                                 {"active", active, METH_NOARGS, NULL},
                                 {"wanted", wanted, METH_NOARGS, NULL},
                                 {"descriptor", descriptor, METH_NOARGS, NULL},

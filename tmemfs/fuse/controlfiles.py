@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from tmemfs.errors import BudgetError, BudgetInUse, UsageError
 from tmemfs.mount import Setting
+from tmemfs.native.lane import Lane
 from tmemfs.units import parse_size
 
 _ALL = "all"
@@ -33,6 +34,9 @@ class OpenControl(Protocol):
 
     async def fallocate(self, mode: int, offset: int, length: int) -> None:
         """Do what fallocate(2) does to *length* bytes at *offset*."""
+
+    def grant(self, lane: Lane, handle: int) -> None:
+        """Let *lane* answer what it can of the file, which is open as *handle*."""
 
     def release(self) -> None:
         """Take note that it is closed."""
@@ -60,6 +64,9 @@ class Text:
 
     async def fallocate(self, mode: int, offset: int, length: int) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def grant(self, lane: Lane, handle: int) -> None:
+        """It has no pages."""
 
     def release(self) -> None:
         """Nothing is held."""

@@ -65,6 +65,7 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         super().__init__()
         self.failsafe = mount.failsafe
+        self._mount = mount
         self._volume = volume = mount.cache
         self.shortage = Shortage()
         # The kernel may keep what is written, and with it the size and times of files.
@@ -244,7 +245,9 @@ class Operations(pyfuse3.Operations):
             # not be in its cache a second time.
             answer = pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
             # The last: a swap volume that is open for nobody could never be opened again.
-            self._controls[handle] = await self._control.open(number, flags)
+            opened = self._controls[handle] = await self._control.open(number, flags)
+            if self._mount.lane is not None:
+                opened.grant(self._mount.lane, handle)
             return answer
         file, keep = await self._volume.open(self._inodes.inode(number), flags, caller_of(ctx))
         self._files[handle] = file
@@ -316,6 +319,8 @@ class Operations(pyfuse3.Operations):
         if file is not None:
             await self._volume.release(file)
         else:
+            if self._mount.lane is not None:
+                self._mount.lane.revoke(fh)
             self._controls.pop(fh).release()
 
     # -- directories -------------------------------------------------------------------------

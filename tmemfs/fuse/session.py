@@ -18,7 +18,10 @@ from typing import Any, NamedTuple
 import trio
 
 from tmemfs.fuse.workers import Workers
+from tmemfs.native.lane import Lane
+from tmemfs.native.storage import NativeStorage
 from tmemfs.supervise import failsafe, keep
+from tmemfs.tmem.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +100,37 @@ def touch_stack(size: int) -> None:
         extension.touch_stack(size)
 
 
-async def serve(bounds: Bounds) -> None:
+def lane(storage: Storage, bounds: Bounds, *, touch: bool) -> Lane | None:
+    """Return a lane for the session that was made; None where there cannot be one.
+
+    See `Lane` for *touch*. To be called before `serve`; whoever has it ends it.
+    """
+    if extension is None or not isinstance(storage, NativeStorage) or extension.descriptor() < 0:
+        return None
+    made = Lane(storage, extension.descriptor(), bounds.largest, touch=touch)
+    extension.attach(made.capsule)
+    return made
+
+
+def detach(lane: Lane) -> None:
+    """End *lane*; the session reads for itself from now on."""
+    assert extension is not None
+    extension.attach(None)
+    lane.end()
+
+
+async def serve(bounds: Bounds, lane: Lane | None = None) -> None:
     """Serve requests until the mount is gone or `terminate` was called.
 
-    An error in a task that serves them, outside of any handler, ends neither the task nor others.
+    Those that the *lane* does not answer, if there is one. An error in a task that serves them,
+    outside of any handler, ends neither the task nor others.
     """
     # What pyfuse3.main does, but for one thing: there, the error of one task cancels all others
     # amid their requests, which are then never answered.
     sys.unraisablehook = _not_dispatched
     async with trio.open_nursery() as nursery:
         fd = extension.descriptor() if extension is not None else -1
+        fd = lane.events if lane is not None else fd
         if fd < 0:
             _Tasks(nursery).start_soon(_pyfuse3()._session_loop, None, _IDLE_TASKS, bounds.tasks)
         else:

@@ -179,7 +179,7 @@ static void table_dealloc(PyObject *self)
     Table *table = (Table *)self;
     if (table->number && table->owner->store.base != NULL) {
         clear(table);
-        table->owner->store.head->tables[table->number].in_use = 0;
+        store_forget_table(&table->owner->store, table->number);
     }
     Py_DECREF(table->owner);
     Py_TYPE(self)->tp_free(self);
@@ -331,6 +331,38 @@ static PyObject *table_remove(PyObject *self, PyObject *args)
     return PyLong_FromUnsignedLong(gone);
 }
 
+static PyObject *table_watch(PyObject *self, PyObject *args)
+{
+    struct store *store = store_of((Table *)self);
+    unsigned long long pages;
+    if (store == NULL || !PyArg_ParseTuple(args, "K", &pages))
+        return NULL;
+    store_alone(store);
+    int failed = store_watch(store, ((Table *)self)->number, pages);
+    store_leave(store);
+    return failed ? PyErr_NoMemory() : Py_NewRef(Py_None);
+}
+
+static PyObject *hide(PyObject *self, PyObject *args, int hides)
+{
+    struct store *store = store_of((Table *)self);
+    unsigned long long first, last;
+    if (store == NULL || !PyArg_ParseTuple(args, "KK", &first, &last))
+        return NULL;
+    store_hide(store, ((Table *)self)->number, first, last, hides);
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_hide(PyObject *self, PyObject *args)
+{
+    return hide(self, args, 1);
+}
+
+static PyObject *table_show(PyObject *self, PyObject *args)
+{
+    return hide(self, args, 0);
+}
+
 static PyObject *table_take_hits(PyObject *self, PyObject *none)
 {
     Table *table = (Table *)self;
@@ -382,6 +414,9 @@ static PyMethodDef table_methods[] = {
     {"remove", table_remove, METH_VARARGS,
      "remove(object, first, last): remove pages of one node; how many there were."},
     {"clear", table_clear, METH_NOARGS, "Forget every object."},
+    {"watch", table_watch, METH_VARARGS, "watch(pages): let pages below that be hidden from now on."},
+    {"hide", table_hide, METH_VARARGS, "hide(first, last): let the lane ask for these pages."},
+    {"show", table_show, METH_VARARGS, "show(first, last): undo `hide`."},
     {"take_hits", table_take_hits, METH_NOARGS,
      "How many pages the lane has read since it was asked last."},
     {NULL, NULL, 0, NULL}};
@@ -431,11 +466,9 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *module = PyModule_Create(&definition);
-    PyTypeObject *types[] = {&store_type, &table_type, &object_type};
-    for (unsigned i = 0; module != NULL && i < 3; i++)
+    PyTypeObject *types[] = {&store_type, &table_type, &object_type, &lane_type};
+    for (unsigned i = 0; module != NULL && i < 4; i++)
         if (PyModule_AddType(module, types[i]) < 0)
             Py_CLEAR(module);
-    if (module != NULL && PyModule_AddIntConstant(module, "SLAB_BYTES", SLAB_BYTES) < 0)
-        Py_CLEAR(module);
     return module;
 }

@@ -1,14 +1,16 @@
-"""Whether the extension is there: where it could not be built, everything works without it."""
+"""The extension: where it could not be built it is None, and everything works without it."""
 
 from __future__ import annotations
 
-from tmemfs.tmem.storage import MakeStorage
+import importlib
+from types import ModuleType
 
 
-def make_storage() -> MakeStorage | None:
-    """What makes the storage of a core with its tables in C; None without the extension."""
+def _load() -> ModuleType | None:
     try:
-        from tmemfs.native.storage import NativeStorage
+        return importlib.import_module("tmemfs.native._native")
     except ImportError:
         return None
-    return NativeStorage
+
+
+extension = _load()

@@ -8,32 +8,42 @@ store takes care, and then what the segments say. No step of the second kind can
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tmemfs.native import _native
+from tmemfs.native import load
 from tmemfs.native.memory import SharedMemory
 from tmemfs.pages import Arena, Segment
 from tmemfs.pages.locations import is_overflowed
 from tmemfs.pages.log import Lives, freed, release_empty
 from tmemfs.tmem.objects import NO_LIVES
+from tmemfs.tmem.storage import MakeStorage
+
+if TYPE_CHECKING:
+    from tmemfs.native import _native
+
+
+def make_storage() -> MakeStorage | None:
+    """What makes the storage of a core with its tables in C; None without the extension."""
+    return NativeStorage if load.extension is not None else None
 
 
 class NativeStorage:
     """An arena of *segments* segments of *segment_size* bytes, and tables behind it in C.
 
-    Raises OSError where the system does not let it be mapped.
+    Only where there is the extension. Raises OSError where the system does not let it be mapped.
     """
 
     kind = "native"
 
     def __init__(self, segments: int, segment_size: int) -> None:
+        assert load.extension is not None
         pages = Arena.memory_size(segments, segment_size)
-        tables = _native.tables_size(pages)
-        # Whole slabs of nodes.
-        tables += -(pages + tables) % _native.SLAB_BYTES
+        tables = load.extension.tables_size(pages)
         self._memory = SharedMemory(pages + tables)
         try:
-            self.store = _native.Store(self._memory.map, tables, self._memory.fd)
+            self.store: _native.Store = load.extension.Store(
+                self._memory.map, tables, self._memory.fd
+            )
         except BaseException:
             self._memory.close()
             raise
@@ -72,13 +82,17 @@ class NativeTable:
     """The objects of one pool: as `tmemfs.tmem.objects.ObjectTable`."""
 
     def __init__(self, arena: Arena[Segment], store: _native.Store) -> None:
+        assert load.extension is not None
         self._arena = arena
-        self._table = table = _native.Table(store)
-        self.native = table
+        table: _native.Table = load.extension.Table(store)
+        self._table = self.native = table
         self.find = table.find
         self.obtain = table.obtain
         self.owner = table.owner
         self.clear = table.clear
+        self.watch = table.watch
+        self.hide = table.hide
+        self.show = table.show
         self.take_hits = table.take_hits
 
     @property

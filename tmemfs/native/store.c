@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -512,6 +513,44 @@ unsigned store_remove(struct store *store, struct object *object, uint64_t first
     return gone;
 }
 
+/* -- pages that are hidden -------------------------------------------------------------------- */
+
+int store_watch(struct store *store, uint32_t table, uint64_t pages)
+{
+    struct hidden *hidden = &store->hidden[table];
+    size_t size = (pages / 64 + 1) * sizeof *hidden->bits;
+    free(hidden->bits);
+    hidden->pages = 0;
+    hidden->bits = malloc(size);
+    if (hidden->bits == NULL)
+        return -1;
+    memset(hidden->bits, 0xff, size); /* to have the memory */
+    memset(hidden->bits, 0, size);
+    hidden->pages = pages;
+    return 0;
+}
+
+void store_hide(struct store *store, uint32_t table, uint64_t first, uint64_t last, int hide)
+{
+    struct hidden *hidden = &store->hidden[table];
+    for (uint64_t index = first; index < last && index < hidden->pages; index++) {
+        uint64_t *word = &hidden->bits[index / 64], bit = UINT64_C(1) << (index % 64);
+        if (hide)
+            __atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
+        else
+            __atomic_fetch_and(word, ~bit, __ATOMIC_SEQ_CST);
+    }
+}
+
+int store_hides(const struct store *store, uint32_t table, uint64_t first, uint64_t last)
+{
+    const struct hidden *hidden = &store->hidden[table];
+    for (uint64_t index = first; index < last && index < hidden->pages; index++)
+        if (__atomic_load_n(&hidden->bits[index / 64], __ATOMIC_SEQ_CST) >> (index % 64) & 1)
+            return 1;
+    return 0;
+}
+
 /* -- tables and pages ------------------------------------------------------------------------ */
 
 uint32_t store_new_table(struct store *store)
@@ -523,6 +562,13 @@ uint32_t store_new_table(struct store *store)
             return number;
         }
     return 0;
+}
+
+void store_forget_table(struct store *store, uint32_t table)
+{
+    free(store->hidden[table].bits);
+    store->hidden[table] = (struct hidden){NULL, 0};
+    store->head->tables[table].in_use = 0;
 }
 
 void store_clear(struct store *store, uint32_t table)
@@ -576,7 +622,7 @@ static uint64_t lay_out(uint64_t capacity, uint64_t start, struct header *head)
 
 uint64_t store_tables_size(uint64_t capacity)
 {
-    return lay_out(capacity, 0, NULL) + SLAB_BYTES;
+    return lay_out(capacity, capacity, NULL);
 }
 
 int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables, int fd)
@@ -587,6 +633,7 @@ int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables,
     store->tables = size - tables;
     store->head = at(store, store->tables);
     store->fd = fd;
+    memset(store->hidden, 0, sizeof store->hidden);
     pthread_rwlockattr_init(&kind);
 #ifdef __GLIBC__
     /* Else those who read without end would keep out the one who changes something. */
@@ -601,5 +648,7 @@ int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables,
 
 void store_end(struct store *store)
 {
+    for (uint32_t number = 0; number < MOST_TABLES; number++)
+        store_forget_table(store, number);
     pthread_rwlock_destroy(&store->lock);
 }

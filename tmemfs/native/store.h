@@ -90,6 +90,13 @@ struct header {
     uint64_t roomy[SLAB_CLASSES];
 };
 
+/* Pages of one pool that are to be had of Python alone: a bit for each index. In no mapping, for it
+   is of no use to anybody else. */
+struct hidden {
+    uint64_t *bits;
+    uint64_t pages;
+};
+
 struct store {
     pthread_rwlock_t lock;
     char *base;
@@ -97,6 +104,7 @@ struct store {
     uint64_t tables; /* where they begin */
     struct header *head;
     int fd; /* of the mapping; by it memory is given back */
+    struct hidden hidden[MOST_TABLES];
 };
 
 /* How many bytes of addresses the tables of an arena of *capacity* bytes may need. */
@@ -113,6 +121,8 @@ void store_leave(struct store *store);
 
 /* The number of a table that nobody has; 0 without one. */
 uint32_t store_new_table(struct store *store);
+/* Let another pool have the number of a table that is empty. */
+void store_forget_table(struct store *store, uint32_t table);
 /* Drop all that is in a table. */
 void store_clear(struct store *store, uint32_t table);
 
@@ -138,6 +148,14 @@ int store_put(struct store *store, struct object *object, uint64_t index, const 
               unsigned count);
 /* Remove what there is of the pages *first* to *last* (excluded) of one node; how many there were. */
 unsigned store_remove(struct store *store, struct object *object, uint64_t first, uint64_t last);
+
+/* Let pages below *pages* be hidden from now on, when store_hide() says so; -1 without memory. */
+int store_watch(struct store *store, uint32_t table, uint64_t pages);
+/* Hide the pages *first* to *last* (excluded), or show them: needs no lock. Whoever changes pages
+   that are hidden has to hide them before, and needs the lock for the change. */
+void store_hide(struct store *store, uint32_t table, uint64_t first, uint64_t last, int hide);
+/* Whether one of them is hidden. */
+int store_hides(const struct store *store, uint32_t table, uint64_t first, uint64_t last);
 
 /* Have the memory of *size* bytes of nodes from now on. */
 void store_keep(struct store *store, uint64_t size);

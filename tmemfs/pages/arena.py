@@ -31,8 +31,8 @@ class Arena(Generic[Holder]):
     touches ahead of need.
 
     The account has two parts: `used_bytes`, the segments that are taken, and `metadata_bytes`, the
-    tables about pages: whoever keeps some on the heap adds to `heap_bytes` and takes from it. `holders` tells who holds a
-    taken segment.
+    tables about pages: whoever keeps some on the heap adds to `heap_bytes` and takes from it.
+    `holders` tells who holds a taken segment.
 
     An error that passes through, in any method, leaves each segment either taken or free.
     """

@@ -10,7 +10,7 @@ import logging
 from tmemfs.config import TABLES_PER_PAGE, MountConfig
 from tmemfs.errors import SystemFailure
 from tmemfs.linux import heap, system
-from tmemfs.native import load
+from tmemfs.native.storage import make_storage
 from tmemfs.swap import safety
 from tmemfs.swap.safety import Step
 from tmemfs.swap.volume import PAGE_SIZE
@@ -61,10 +61,10 @@ def _core(config: MountConfig) -> Core:
 
     Raises SystemFailure where not even the budget can be.
     """
-    budget, make_storage = config.budget, (load.make_storage() if config.native else None)
+    budget, native = config.budget, make_storage() if config.native else None
     for capacity in (system.usable_memory(), 4 * budget, 2 * budget, budget):
         with contextlib.suppress(OSError, MemoryError):
-            return Core(budget, max(capacity, budget), make_storage or PythonStorage)
+            return Core(budget, max(capacity, budget), native or PythonStorage)
     raise SystemFailure(
         f"budget: {format_size(budget)} of address space are refused; raise 'ulimit -v', or see "
         "vm.overcommit_memory in proc(5)"

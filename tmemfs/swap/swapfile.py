@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from tmemfs.native.lane import Lane
 from tmemfs.supervise import failsafe
 from tmemfs.swap.writebuffer import WriteBuffer
 
@@ -102,6 +103,10 @@ class OpenSwap:
         """See `SwapVolume.fallocate`."""
         call = self._buffer.fallocate
         await _awaited(call(mode, offset, length), call, mode, offset, length)
+
+    def grant(self, lane: Lane, handle: int) -> None:
+        """See `SwapVolume.grant`."""
+        self._buffer.volume.grant(lane, handle)
 
     def release(self) -> None:
         """Close it."""

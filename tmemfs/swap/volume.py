@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -18,6 +18,7 @@ import trio
 
 from tmemfs.errors import CorruptPage
 from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE
+from tmemfs.native.lane import Lane
 from tmemfs.tmem import PersistentPool
 
 PAGE_SIZE = 4096
@@ -29,6 +30,42 @@ _ZERO_WORD = bytes(8)
 
 # So many pages are flushed at once, in about a millisecond; others are let through after it.
 _FLUSH_PAGES = 4096
+
+
+class Buffered(dict[int, bytes]):
+    """Pages by index that are hidden in *pool* while they are here: see `Table.hide`.
+
+    Whoever adds pages, or takes some away, does it by the methods that are here.
+    """
+
+    def __init__(self, pool: PersistentPool) -> None:
+        super().__init__()
+        self._stored = pool.objects
+
+    def add(self, first: int, pages: Sequence[bytes]) -> None:
+        """Have *pages* from index *first* on, in the place of older ones."""
+        self._stored.hide(first, first + len(pages))
+        self.update(enumerate(pages, first))
+
+    def add_missing(self, index: int, page: bytes) -> None:
+        """Have a page unless there is one of that index, which is newer."""
+        self._stored.hide(index, index + 1)
+        self.setdefault(index, page)
+
+    def drop(self, index: int, page: bytes) -> None:
+        """Forget *page*, unless there is a newer one of that index by now."""
+        if self.get(index) is page:
+            del self[index]
+            self._stored.show(index, index + 1)
+
+    def show_others(self, first: int, last: int) -> None:
+        """Show those of the pages *first* to *last* (excluded) that are not here."""
+        if not self:
+            self._stored.show(first, last)
+            return
+        for index in range(first, last):
+            if index not in self:
+                self._stored.show(index, index + 1)
 
 
 class SwapVolume:
@@ -44,9 +81,10 @@ class SwapVolume:
         self.size = size
         self.keep: Callable[[int, bytes], None] = lambda first, data: None
         """called with the first page and the bytes of pages that could not be stored"""
-        self.buffered: dict[int, bytes] = {}
+        self.buffered = Buffered(pool)
         """pages that are newer than what is stored, or all that there is of them"""
         self._pool = pool
+        pool.objects.watch(size // PAGE_SIZE)
         self._zeros = bytes(pool.page_size)
 
     def read(
@@ -74,6 +112,11 @@ class SwapVolume:
     def write_now(self, offset: int, buf: bytes) -> bool:
         """Write *buf*, which ends within the volume; False if there is no room for it now."""
         return self._put_run(offset, buf, {})
+
+    def grant(self, lane: Lane, handle: int) -> None:
+        """Let *lane* answer reads of the file that is open as *handle*."""
+        table = self._pool.objects.native
+        lane.grant(handle, table, OBJECT, PAGE_SIZE, self.size, zeros=True)
 
     def has_room(self, pages: int) -> bool:
         """Say whether so many more pages can be written now, whatever is in them."""
@@ -159,12 +202,22 @@ class SwapVolume:
             return False
         self._put(first, data)
         for index, page in edges.items():
-            if self.buffered.get(index) is page:
-                del self.buffered[index]  # it is stored now, with what was written to it
+            self.buffered.drop(index, page)  # it is stored now, with what was written to it
         return True
 
     def _put(self, first: int, data: bytes) -> None:
-        """Put pages, for which there is room, and flush those of zeros: they read the same."""
+        """Put pages, for which there is room, and flush those of zeros: they read the same.
+
+        On the way a page may be neither here nor there, and others would take that for zeros.
+        """
+        last = first + len(data) // self._pool.page_size
+        self._pool.objects.hide(first, last)
+        try:
+            self._put_hidden(first, data)
+        finally:
+            self.buffered.show_others(first, last)
+
+    def _put_hidden(self, first: int, data: bytes) -> None:
         page_size, zeros = self._pool.page_size, self._zeros
         empty = [
             # One word tells most pages apart; only then is the whole page looked at.

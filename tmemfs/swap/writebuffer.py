@@ -42,8 +42,8 @@ class WriteBuffer:
 
     def __init__(self, volume: SwapVolume) -> None:
         self.volume = volume
-        self._noted: Pages = {}
-        volume.keep, volume.buffered = self._keep, self._noted
+        self._noted = volume.buffered
+        volume.keep = self._keep
         self._wake = trio.Event()
         self._slice = _LONG_SLICE
         # Held by whoever gives pages to the volume in an order that matters.
@@ -76,7 +76,7 @@ class WriteBuffer:
             if count <= LIMIT and self.volume.has_room(count):
                 # Copies: a part of the request would hold all of it, and its size is not ours.
                 pages = [buf[at : at + PAGE_SIZE] for at in range(0, len(buf), PAGE_SIZE)]
-                noted.update(enumerate(pages, offset // PAGE_SIZE))
+                noted.add(offset // PAGE_SIZE, pages)
                 self._wake.set()
                 return len(buf)
         if self._between(offset, offset + len(buf)):
@@ -141,7 +141,7 @@ class WriteBuffer:
         """
         for index, at in enumerate(range(0, len(data), PAGE_SIZE), first):
             if len(self._noted) < 2 * LIMIT:
-                self._noted.setdefault(index, data[at : at + PAGE_SIZE])
+                self._noted.add_missing(index, data[at : at + PAGE_SIZE])
         self._wake.set()
 
     async def _read_around(self, noted: Pages, offset: int, end: int) -> memoryview:
@@ -211,8 +211,7 @@ class WriteBuffer:
     def _done(self, pages: Pages) -> None:
         """Forget *pages*, but for those that were written again."""
         for index, page in pages.items():
-            if self._noted.get(index) is page:
-                del self._noted[index]
+            self._noted.drop(index, page)
 
 
 def _stretches(noted: Pages, offset: int, end: int) -> Iterator[tuple[int, int, bool]]:

@@ -229,9 +229,21 @@ class ObjectTable:
         self._commit(owner, number, node, start, zeros, -len(gone), overflowed, charge, lives)
         return len(gone)
 
+    # Nobody else can read what is here; see `tmemfs.tmem.storage.Table`.
+
+    native = None
+
     def take_hits(self) -> int:
-        """See `tmemfs.tmem.storage`: nobody else can read what is here."""
         return 0
+
+    def watch(self, pages: int) -> None:
+        pass
+
+    def hide(self, first: int, last: int) -> None:
+        pass
+
+    def show(self, first: int, last: int) -> None:
+        pass
 
     def clear(self) -> None:
         """Forget every object at once; what lives in segments is for the caller."""

@@ -70,8 +70,20 @@ class Table(Protocol):
 
     def clear(self) -> None: ...
 
+    native: Any
+    """by what others read it without us; None where nobody can"""
+
     def take_hits(self) -> int:
         """How many pages were read by others since this was asked last."""
+
+    def watch(self, pages: int, /) -> None:
+        """Have what it takes to hide pages with indices below *pages*."""
+
+    def hide(self, first: int, last: int, /) -> None:
+        """Let others ask us for the pages *first* to *last* (excluded), whatever is there."""
+
+    def show(self, first: int, last: int, /) -> None:
+        """Undo `hide`."""
 
 
 class Storage(Protocol):

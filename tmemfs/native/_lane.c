@@ -1,0 +1,201 @@
+/* The lane as Python has it; what holds of its methods is said in `tmemfs.native.lane`. */
+
+#include "_native.h"
+#include "lane.h"
+
+typedef struct {
+    PyObject_HEAD
+    Store *owner; /* which is not closed before the lane is */
+    struct lane_capsule shown;
+} Lane;
+
+static struct lane *lane_of(PyObject *self)
+{
+    struct lane *lane = ((Lane *)self)->shown.lane;
+    if (lane == NULL)
+        PyErr_SetString(PyExc_ValueError, "the lane has ended");
+    return lane;
+}
+
+static void end(Lane *self)
+{
+    struct lane *lane = self->shown.lane;
+    if (lane == NULL)
+        return;
+    /* Its threads never wait for the interpreter. But others may want it meanwhile. */
+    Py_BEGIN_ALLOW_THREADS
+    lane_stop(lane);
+    Py_END_ALLOW_THREADS
+    self->shown.lane = NULL;
+    lane_free(lane);
+}
+
+static PyObject *lane_new_object(PyTypeObject *type, PyObject *args, PyObject *named)
+{
+    static char *names[] = {"store", "device", "threads", "largest", "touch", NULL};
+    int device, touch;
+    unsigned threads;
+    Py_ssize_t largest;
+    Store *store;
+    if (!PyArg_ParseTupleAndKeywords(args, named, "O!$iInp", names, &store_type, &store, &device,
+                                     &threads, &largest, &touch))
+        return NULL;
+    if (store->store.base == NULL || !threads || largest <= 0) {
+        PyErr_SetString(PyExc_ValueError, "no lane without a store, threads, and room");
+        return NULL;
+    }
+    Lane *self = (Lane *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->owner = (Store *)Py_NewRef((PyObject *)store);
+    self->shown.session = &lane_session;
+    self->shown.lane = lane_new(&store->store, device, threads, (size_t)largest, touch);
+    if (self->shown.lane != NULL)
+        return (PyObject *)self;
+    PyErr_SetFromErrno(PyExc_OSError);
+    Py_DECREF(self);
+    return NULL;
+}
+
+static void lane_dealloc(PyObject *self)
+{
+    end((Lane *)self);
+    Py_XDECREF(((Lane *)self)->owner);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyObject *method_end(PyObject *self, PyObject *none)
+{
+    (void)none;
+    end((Lane *)self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *method_grant(PyObject *self, PyObject *args, PyObject *named)
+{
+    static char *names[] = {"handle", "table", "object_id", "page_size", "size",
+                            "zeros", "position", "edge", NULL};
+    struct lane *lane = lane_of(self);
+    unsigned long long handle, size, position, edge;
+    struct grant grant = {.next = NULL};
+    PyObject *id;
+    Table *table;
+    if (lane == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, named, "KO!OIKpKK", names, &handle, &table_type, &table,
+                                     &id, &grant.page_size, &size, &grant.zeros, &position, &edge))
+        return NULL;
+    int range = as_wide(id, &grant.id);
+    if (range <= 0 || table->owner != ((Lane *)self)->owner || !grant.page_size ||
+        grant.page_size > LARGEST_PAGE) {
+        if (range >= 0)
+            PyErr_SetString(PyExc_ValueError, "no such object can be granted");
+        return NULL;
+    }
+    grant.handle = handle;
+    grant.table = table->number;
+    grant.size = size;
+    grant.position = position;
+    grant.edge = edge;
+    return lane_grant(lane, &grant) ? PyErr_NoMemory() : Py_NewRef(Py_None);
+}
+
+static PyObject *method_revoke(PyObject *self, PyObject *handle)
+{
+    struct lane *lane = lane_of(self);
+    unsigned long long number = PyLong_AsUnsignedLongLong(handle);
+    if (lane == NULL || PyErr_Occurred())
+        return NULL;
+    lane_revoke(lane, number);
+    Py_RETURN_NONE;
+}
+
+static PyObject *method_position(PyObject *self, PyObject *handle)
+{
+    struct lane *lane = lane_of(self);
+    unsigned long long number = PyLong_AsUnsignedLongLong(handle);
+    if (lane == NULL || PyErr_Occurred())
+        return NULL;
+    return PyLong_FromUnsignedLongLong(lane_position(lane, number));
+}
+
+static PyObject *method_watch(PyObject *self, PyObject *args)
+{
+    struct lane *lane = lane_of(self);
+    unsigned long long handle, edge;
+    if (lane == NULL || !PyArg_ParseTuple(args, "KK", &handle, &edge))
+        return NULL;
+    lane_watch(lane, handle, edge);
+    Py_RETURN_NONE;
+}
+
+static PyObject *method_note(PyObject *self, PyObject *none)
+{
+    struct lane *lane = lane_of(self);
+    struct note note;
+    (void)none;
+    if (lane == NULL)
+        return NULL;
+    if (!lane_take_note(lane, &note))
+        Py_RETURN_NONE;
+    return Py_BuildValue("KKK", (unsigned long long)note.handle, (unsigned long long)note.first,
+                         (unsigned long long)note.last);
+}
+
+static PyObject *method_figures(PyObject *self, PyObject *none)
+{
+    struct lane *lane = lane_of(self);
+    struct lane_figures figures;
+    (void)none;
+    if (lane == NULL)
+        return NULL;
+    lane_count(lane, &figures);
+    return Py_BuildValue("{sKsOsKsKsK}", "threads", (unsigned long long)figures.threads, "parked",
+                         figures.parked ? Py_True : Py_False, "grants",
+                         (unsigned long long)figures.grants, "answered",
+                         (unsigned long long)figures.answered, "handed_over",
+                         (unsigned long long)figures.handed);
+}
+
+static PyObject *get_descriptor(PyObject *self, void *what)
+{
+    struct lane *lane = lane_of(self);
+    if (lane == NULL)
+        return NULL;
+    return PyLong_FromLong(*(const char *)what == 'e' ? lane_events(lane) : lane_note_event(lane));
+}
+
+static PyObject *get_capsule(PyObject *self, void *none)
+{
+    (void)none;
+    return lane_of(self) != NULL ? PyCapsule_New(&((Lane *)self)->shown, LANE_CAPSULE, NULL) : NULL;
+}
+
+static PyMethodDef methods[] = {
+    {"end", method_end, METH_NOARGS, "End all threads; nothing may be asked afterwards."},
+    {"grant", (PyCFunction)(void (*)(void))method_grant, METH_VARARGS | METH_KEYWORDS,
+     "Let the lane answer reads of an open file."},
+    {"revoke", method_revoke, METH_O, "Undo it; when this returns no thread is at it any more."},
+    {"position", method_position, METH_O, "The page behind the last one that was read."},
+    {"watch", method_watch, METH_VARARGS,
+     "watch(handle, edge): note who reads in order and beyond page *edge*."},
+    {"note", method_note, METH_NOARGS, "The next note, (handle, first, last), None without one."},
+    {"figures", method_figures, METH_NOARGS, "What there is to tell, by name."},
+    {NULL, NULL, 0, NULL}};
+
+static PyGetSetDef properties[] = {
+    {"events", get_descriptor, NULL, "readable while the session has something to do", "events"},
+    {"note_event", get_descriptor, NULL, "readable while there are notes", "notes"},
+    {"capsule", get_capsule, NULL, "for the session; it may be used as long as the lane is there",
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
+PyTypeObject lane_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tmemfs.native._native.Lane",
+    .tp_doc = "Lane(store, *, device, threads, largest, touch): threads that answer what is granted.",
+    .tp_basicsize = sizeof(Lane),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = lane_new_object,
+    .tp_dealloc = lane_dealloc,
+    .tp_methods = methods,
+    .tp_getset = properties,
+};

@@ -1,0 +1,468 @@
+#define _GNU_SOURCE
+#include "lane.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+/* So many requests for Python in a row, and the threads are parked ... */
+#define HANDED_TO_PARK 16
+/* ... until the session could have answered so many more than it could not. */
+#define ANSWERED_TO_BEGIN 8
+/* Requests that are read and wait for Python. Where there are more, the kernel keeps them. */
+#define QUEUE 8
+#define HEADER 4096 /* room for what is before the data of a request, as libfuse has it */
+#define NOTES 64
+/* Wakes a thread that waits for a request, and does nothing else. */
+#define KICK (SIGRTMIN + 3)
+
+struct request {
+    struct request *next;
+    size_t size;
+    char *bytes;
+};
+
+struct thread {
+    struct lane *lane;
+    pthread_t id;
+    struct request *request; /* where it reads the next one to; NULL while it waits for memory */
+    char *room;              /* where it answers */
+    int begun, ended;
+};
+
+struct lane {
+    struct store *store;
+    struct grants grants; /* guarded by the lock of the store */
+    int device, queue_event, note_event, events;
+    size_t largest;
+
+    pthread_mutex_t lock; /* of what follows, as far as it is not atomic */
+    pthread_cond_t wake;  /* something of it has changed */
+    struct request *first, **last, *spare, *taken;
+    struct note notes[NOTES];
+    unsigned first_note, note_count;
+    unsigned threads, parked;
+    int wanted, stop, session_reads; /* atomic as well */
+
+    unsigned in_a_row;         /* atomic: requests handed over since one was answered */
+    uint64_t answered, handed; /* atomic */
+    unsigned could; /* how many more the session could have answered than not; its own */
+    char *room;     /* where the session answers */
+    struct thread thread[];
+};
+
+static void tell(int event)
+{
+    uint64_t one = 1;
+    (void)!write(event, &one, sizeof one);
+}
+
+static void untell(int event)
+{
+    uint64_t count;
+    (void)!read(event, &count, sizeof count);
+}
+
+static int is_set(const int *flag)
+{
+    return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+}
+
+static void let(int *flag, int value)
+{
+    __atomic_store_n(flag, value, __ATOMIC_RELEASE);
+}
+
+/* -- who reads the device --------------------------------------------------------------------- */
+
+/* With the lock: when no thread reads it, or none is to. */
+static void let_session_read(struct lane *lane, int reads)
+{
+    struct epoll_event event = {.events = reads ? EPOLLIN : 0, .data.fd = lane->device};
+    int flags = fcntl(lane->device, F_GETFL);
+    /* Threads wait in read(2), which takes less than poll(2) before it; the session must not wait. */
+    (void)fcntl(lane->device, F_SETFL, reads ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+    (void)epoll_ctl(lane->events, EPOLL_CTL_MOD, lane->device, &event);
+    let(&lane->session_reads, reads);
+}
+
+/* With the lock: wait until there is something to answer, or the end. */
+static void park(struct lane *lane)
+{
+    if (++lane->parked == lane->threads)
+        let_session_read(lane, 1);
+    while (!lane->wanted && !lane->stop)
+        pthread_cond_wait(&lane->wake, &lane->lock);
+    lane->parked--;
+}
+
+/* By the session, which finds much that could be answered. */
+static void begin(struct lane *lane)
+{
+    pthread_mutex_lock(&lane->lock);
+    if (lane->session_reads && !lane->stop) {
+        let_session_read(lane, 0);
+        let(&lane->wanted, 1);
+        __atomic_store_n(&lane->in_a_row, 0, __ATOMIC_RELAXED);
+        pthread_cond_broadcast(&lane->wake);
+    }
+    pthread_mutex_unlock(&lane->lock);
+}
+
+/* -- answers ---------------------------------------------------------------------------------- */
+
+static void note(struct lane *lane, const struct note *note)
+{
+    pthread_mutex_lock(&lane->lock);
+    /* Where there are more, somebody reads without what is read ahead. */
+    if (lane->note_count < NOTES) {
+        lane->notes[(lane->first_note + lane->note_count++) % NOTES] = *note;
+        tell(lane->note_event);
+    }
+    pthread_mutex_unlock(&lane->lock);
+}
+
+/* Answer a request with the memory at *room*; 0 where it is Python's. */
+static int answer(struct lane *lane, const char *request, size_t size, char *room)
+{
+    const struct fuse_in_header *header = (const void *)request;
+    const struct fuse_read_in *in = (const void *)(header + 1);
+    struct note noted;
+    char *bytes;
+    if (size < sizeof *header + sizeof *in || header->opcode != FUSE_READ ||
+        in->size > lane->largest)
+        return 0;
+    ssize_t found = serve_read(lane->store, &lane->grants, in->fh, in->offset, in->size, room,
+                               &bytes, &noted);
+    if (found < 0)
+        return 0;
+    struct fuse_out_header out = {.unique = header->unique,
+                                  .len = (uint32_t)(sizeof out + (size_t)found)};
+    struct iovec whole[] = {{&out, sizeof out}, {bytes, (size_t)found}};
+    /* It fails where who has asked is gone. */
+    (void)!writev(lane->device, whole, 2);
+    __atomic_fetch_add(&lane->answered, 1, __ATOMIC_RELAXED);
+    if (noted.last)
+        note(lane, &noted);
+    return 1;
+}
+
+/* -- threads ---------------------------------------------------------------------------------- */
+
+/* Queue what a thread has read, and wait until it has memory for the next. */
+static void hand_over(struct thread *thread)
+{
+    struct lane *lane = thread->lane;
+    pthread_mutex_lock(&lane->lock);
+    thread->request->next = NULL;
+    *lane->last = thread->request;
+    lane->last = &thread->request->next;
+    thread->request = NULL;
+    tell(lane->queue_event);
+    __atomic_fetch_add(&lane->handed, 1, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&lane->in_a_row, 1, __ATOMIC_RELAXED) >= HANDED_TO_PARK)
+        let(&lane->wanted, 0);
+    while (lane->spare == NULL && !lane->stop)
+        pthread_cond_wait(&lane->wake, &lane->lock);
+    if (lane->spare != NULL) {
+        thread->request = lane->spare;
+        lane->spare = thread->request->next;
+    }
+    pthread_mutex_unlock(&lane->lock);
+}
+
+/* Read one request, and answer it or hand it over. 0 where the mount has gone. */
+static int serve_one(struct thread *thread)
+{
+    struct lane *lane = thread->lane;
+    ssize_t size = read(lane->device, thread->request->bytes, lane->largest + HEADER);
+    if (size < 0) /* interrupted, or who has asked is gone; the session may have it be so soon */
+        return errno == EINTR || errno == ENOENT || errno == EAGAIN;
+    thread->request->size = (size_t)size;
+    if (answer(lane, thread->request->bytes, (size_t)size, thread->room))
+        __atomic_store_n(&lane->in_a_row, 0, __ATOMIC_RELAXED);
+    else
+        hand_over(thread);
+    return 1;
+}
+
+static void *run(void *argument)
+{
+    struct thread *thread = argument;
+    struct lane *lane = thread->lane;
+    int goes_on = 1;
+    while (goes_on && !is_set(&lane->stop)) {
+        if (is_set(&lane->wanted)) {
+            goes_on = serve_one(thread);
+            continue;
+        }
+        pthread_mutex_lock(&lane->lock);
+        park(lane);
+        pthread_mutex_unlock(&lane->lock);
+    }
+    pthread_mutex_lock(&lane->lock);
+    /* The session finds out for itself that the mount has gone. */
+    if (!lane->session_reads)
+        let_session_read(lane, 1);
+    let(&lane->wanted, 0);
+    lane->parked++;
+    thread->ended = 1;
+    pthread_cond_broadcast(&lane->wake);
+    pthread_mutex_unlock(&lane->lock);
+    return NULL;
+}
+
+static void kicked(int number)
+{
+    (void)number;
+}
+
+static int begin_thread(struct lane *lane, struct thread *thread)
+{
+    sigset_t all, before;
+    thread->lane = lane;
+    sigfillset(&all);
+    sigdelset(&all, KICK);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&thread->id, NULL, run, thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    thread->begun = !failed;
+    return failed;
+}
+
+void lane_stop(struct lane *lane)
+{
+    struct timespec pause = {.tv_nsec = 1000000};
+    pthread_mutex_lock(&lane->lock);
+    let(&lane->stop, 1);
+    pthread_cond_broadcast(&lane->wake);
+    pthread_mutex_unlock(&lane->lock);
+    for (unsigned i = 0; i < lane->threads; i++) {
+        struct thread *thread = &lane->thread[i];
+        /* Until it has heard: a signal that comes just before the read is lost. */
+        while (thread->begun && !is_set(&thread->ended)) {
+            pthread_kill(thread->id, KICK);
+            nanosleep(&pause, NULL);
+        }
+        if (thread->begun)
+            pthread_join(thread->id, NULL);
+        thread->begun = 0;
+    }
+}
+
+/* -- for Python ------------------------------------------------------------------------------- */
+
+int lane_grant(struct lane *lane, const struct grant *grant)
+{
+    store_alone(lane->store);
+    int failed = serve_grant(&lane->grants, grant);
+    store_leave(lane->store);
+    return failed;
+}
+
+void lane_revoke(struct lane *lane, uint64_t handle)
+{
+    store_alone(lane->store);
+    serve_revoke(&lane->grants, handle);
+    store_leave(lane->store);
+}
+
+uint64_t lane_position(struct lane *lane, uint64_t handle)
+{
+    const struct grant *grant = serve_find(&lane->grants, handle);
+    return grant != NULL ? __atomic_load_n(&grant->position, __ATOMIC_RELAXED) : 0;
+}
+
+void lane_watch(struct lane *lane, uint64_t handle, uint64_t edge)
+{
+    struct grant *grant = serve_find(&lane->grants, handle);
+    if (grant != NULL)
+        __atomic_store_n(&grant->edge, edge, __ATOMIC_RELAXED);
+}
+
+int lane_take_note(struct lane *lane, struct note *note)
+{
+    pthread_mutex_lock(&lane->lock);
+    int found = lane->note_count > 0;
+    if (found) {
+        untell(lane->note_event);
+        *note = lane->notes[lane->first_note];
+        lane->first_note = (lane->first_note + 1) % NOTES;
+        lane->note_count--;
+    }
+    pthread_mutex_unlock(&lane->lock);
+    return found;
+}
+
+void lane_count(struct lane *lane, struct lane_figures *figures)
+{
+    figures->threads = lane->threads;
+    figures->parked = is_set(&lane->session_reads) != 0;
+    figures->grants = lane->grants.count;
+    figures->answered = __atomic_load_n(&lane->answered, __ATOMIC_RELAXED);
+    figures->handed = __atomic_load_n(&lane->handed, __ATOMIC_RELAXED);
+}
+
+int lane_events(const struct lane *lane)
+{
+    return lane->events;
+}
+
+int lane_note_event(const struct lane *lane)
+{
+    return lane->note_event;
+}
+
+/* -- for the session -------------------------------------------------------------------------- */
+
+static size_t take(struct lane *lane, void **request)
+{
+    pthread_mutex_lock(&lane->lock);
+    if (lane->taken != NULL) {
+        lane->taken->next = lane->spare;
+        lane->spare = lane->taken;
+        pthread_cond_broadcast(&lane->wake);
+    }
+    struct request *next = lane->taken = lane->first;
+    if (next != NULL) {
+        untell(lane->queue_event);
+        if ((lane->first = next->next) == NULL)
+            lane->last = &lane->first;
+        *request = next->bytes;
+    }
+    pthread_mutex_unlock(&lane->lock);
+    return next != NULL ? next->size : 0;
+}
+
+static int reads(struct lane *lane)
+{
+    return is_set(&lane->session_reads);
+}
+
+static int answer_for_session(struct lane *lane, const void *request, size_t size)
+{
+    if (!answer(lane, request, size, lane->room)) {
+        lane->could -= lane->could > 0;
+        return 0;
+    }
+    if (++lane->could >= ANSWERED_TO_BEGIN) {
+        lane->could = 0;
+        begin(lane);
+    }
+    return 1;
+}
+
+const struct lane_session lane_session = {take, reads, answer_for_session};
+
+/* -- beginning and end ------------------------------------------------------------------------ */
+
+static char *memory(size_t size, int touch)
+{
+    char *memory = malloc(size);
+    if (memory != NULL && touch)
+        memset(memory, 0xff, size); /* zeros might be lent by the kernel without any memory */
+    return memory;
+}
+
+static int add_spare(struct lane *lane, int touch)
+{
+    struct request *request = calloc(1, sizeof *request);
+    if (request == NULL)
+        return -1;
+    request->next = lane->spare;
+    lane->spare = request;
+    request->bytes = memory(lane->largest + HEADER, touch);
+    return request->bytes != NULL ? 0 : -1;
+}
+
+static int prepare(struct lane *lane, int touch)
+{
+    struct epoll_event queue = {.events = EPOLLIN}, device = {.events = EPOLLIN};
+    struct sigaction nothing = {.sa_handler = kicked};
+    size_t room = lane->largest + 2 * LARGEST_PAGE;
+    lane->queue_event = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC);
+    lane->note_event = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC);
+    lane->events = epoll_create1(EPOLL_CLOEXEC);
+    if (lane->queue_event < 0 || lane->note_event < 0 || lane->events < 0 ||
+        epoll_ctl(lane->events, EPOLL_CTL_ADD, lane->queue_event, &queue) ||
+        epoll_ctl(lane->events, EPOLL_CTL_ADD, lane->device, &device) ||
+        sigaction(KICK, &nothing, NULL) || (lane->room = memory(room, touch)) == NULL)
+        return -1;
+    for (unsigned i = 0; i < lane->threads + QUEUE; i++)
+        if (add_spare(lane, touch))
+            return -1;
+    for (unsigned i = 0; i < lane->threads; i++) {
+        lane->thread[i].request = lane->spare;
+        lane->spare = lane->spare->next;
+        if ((lane->thread[i].room = memory(room, touch)) == NULL)
+            return -1;
+    }
+    return 0;
+}
+
+struct lane *lane_new(struct store *store, int device, unsigned threads, size_t largest, int touch)
+{
+    struct lane *lane = calloc(1, sizeof *lane + threads * sizeof *lane->thread);
+    if (lane == NULL)
+        return NULL;
+    lane->store = store;
+    lane->device = device;
+    lane->largest = largest;
+    lane->threads = threads;
+    lane->last = &lane->first;
+    lane->queue_event = lane->note_event = lane->events = -1;
+    lane->session_reads = 1;
+    pthread_mutex_init(&lane->lock, NULL);
+    pthread_cond_init(&lane->wake, NULL);
+    int failed = prepare(lane, touch) ? errno : 0;
+    for (unsigned i = 0; i < threads && !failed; i++)
+        failed = begin_thread(lane, &lane->thread[i]);
+    if (!failed)
+        return lane;
+    lane_stop(lane);
+    lane_free(lane);
+    errno = failed;
+    return NULL;
+}
+
+static void free_requests(struct request *request)
+{
+    while (request != NULL) {
+        struct request *next = request->next;
+        free(request->bytes);
+        free(request);
+        request = next;
+    }
+}
+
+void lane_free(struct lane *lane)
+{
+    for (unsigned i = 0; i < lane->threads; i++) {
+        free_requests(lane->thread[i].request);
+        free(lane->thread[i].room);
+    }
+    free_requests(lane->first);
+    free_requests(lane->spare);
+    if (lane->taken != NULL)
+        lane->taken->next = NULL;
+    free_requests(lane->taken);
+    for (unsigned i = 0; i < GRANT_BUCKETS; i++)
+        while (lane->grants.buckets[i] != NULL)
+            serve_revoke(&lane->grants, lane->grants.buckets[i]->handle);
+    int files[] = {lane->queue_event, lane->note_event, lane->events};
+    for (unsigned i = 0; i < 3; i++)
+        if (files[i] >= 0)
+            close(files[i]);
+    pthread_mutex_destroy(&lane->lock);
+    pthread_cond_destroy(&lane->wake);
+    free(lane->room);
+    free(lane);
+}

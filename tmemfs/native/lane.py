@@ -1,0 +1,97 @@
+"""The lane: threads that answer reads of what is granted, without the interpreter (``lane.h``).
+
+A *grant* is what Python gives it for an open file, by the handle that the kernel has: which object
+has the file's pages, and how large the file is. It can be taken back at any time, and when `revoke`
+returns no thread is at it any more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from tmemfs.native import load
+from tmemfs.native.storage import NativeStorage
+
+if TYPE_CHECKING:
+    from tmemfs.native import _native
+
+NEVER = (1 << 64) - 1
+"""an edge that nobody reaches"""
+
+# Requests of more than two clients at once are as many as two processors answer; a thread that has
+# nothing to do costs nothing.
+_MOST_THREADS = 4
+
+Note = tuple[int, int, int]
+"""a handle, and the pages (first, last) that were read of it"""
+
+
+class Lane:
+    """Answers requests read from *device*, of up to *largest* bytes of data, out of *storage*.
+
+    With *touch*, all memory that it needs is there from now on. Raises OSError where it cannot be.
+    """
+
+    def __init__(
+        self, storage: NativeStorage, device: int, largest: int, *, touch: bool = False
+    ) -> None:
+        threads = min(max(len(os.sched_getaffinity(0)), 2), _MOST_THREADS)
+        assert load.extension is not None
+        lane: _native.Lane = load.extension.Lane(
+            storage.store, device=device, threads=threads, largest=largest, touch=touch
+        )
+        self._lane = lane
+        self.events = lane.events
+        """readable while the session has something to do"""
+        self.capsule = lane.capsule
+        """what the session calls it by"""
+        self.revoke = lane.revoke
+        self.position = lane.position
+        self.watch = lane.watch
+
+    def grant(
+        self,
+        handle: int,
+        table: _native.Table,
+        object_id: int,
+        page_size: int,
+        size: int,
+        *,
+        zeros: bool = False,
+        position: int = 0,
+        edge: int = NEVER,
+    ) -> None:
+        """Let reads of an open file of *size* bytes be answered.
+
+        Its pages are those of an object in *table*. With *zeros* one that is not there is zeros.
+        Whoever has read up to page *position* in order, and then beyond page *edge*, is noted.
+        """
+        self._lane.grant(
+            handle,
+            table,
+            object_id,
+            page_size,
+            size,
+            zeros=zeros,
+            position=position,
+            edge=edge,
+        )
+
+    async def notes(self) -> AsyncIterator[Note]:
+        """Yield what is noted; for one task."""
+        while True:
+            await trio.lowlevel.wait_readable(self._lane.note_event)
+            while (note := self._lane.note()) is not None:
+                yield note
+
+    def statistics(self) -> dict[str, Any]:
+        """Return how many requests it has answered and handed over, and what it is doing."""
+        return self._lane.figures()
+
+    def end(self) -> None:
+        """End its threads. Nothing may be asked of it afterwards."""
+        self._lane.end()

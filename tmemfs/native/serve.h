@@ -1,0 +1,52 @@
+/* What the lane may answer, and how: grants, and reads of granted files. */
+
+#ifndef TMEMFS_SERVE_H
+#define TMEMFS_SERVE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "store.h"
+
+#define NEVER UINT64_MAX
+#define LARGEST_PAGE (UINT32_C(1) << 16)
+#define GRANT_BUCKETS 1024u
+
+/* What may be answered of an open file, until it is revoked. Guarded by the lock of the store, but
+   that who shares it may move the position. */
+struct grant {
+    struct grant *next; /* in the bucket */
+    uint64_t handle;
+    struct wide id; /* of the object that has its pages */
+    uint32_t table;
+    uint32_t page_size;
+    uint64_t size;     /* of the file: a read beyond it is Python's */
+    int zeros;         /* whether a page that is not there is zeros; else Python has to find it */
+    uint64_t position; /* the page behind the last one that was read */
+    uint64_t edge;     /* who reads in order and beyond this page is noted; NEVER: nobody is */
+};
+
+struct grants {
+    struct grant *buckets[GRANT_BUCKETS];
+    uint64_t count;
+};
+
+/* A read that Python wants to know of, because it may have to read ahead. */
+struct note {
+    uint64_t handle, first, last;
+};
+
+/* With the lock alone. 0, or -1 without memory. */
+int serve_grant(struct grants *grants, const struct grant *grant);
+void serve_revoke(struct grants *grants, uint64_t handle);
+/* With the lock. */
+struct grant *serve_find(const struct grants *grants, uint64_t handle);
+
+/* Read what a request asks for, at *bytes* of the memory at *room*, which is for so many bytes and
+   two of the largest pages. Returns how many; -1 where Python has to. *note* is filled in, its
+   `last` is else 0. Takes the lock. */
+ssize_t serve_read(struct store *store, const struct grants *grants, uint64_t handle,
+                   uint64_t offset, size_t size, char *room, char **bytes, struct note *note);
+
+#endif
