@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tmemfs.native.storage import NativeTable
 from tmemfs.pages import Arena, SegmentLog, codec, reader
 from tmemfs.swap import overflowfile, overflowing, writebuffer
 from tmemfs.swap.evictor import Evictor
@@ -60,17 +61,22 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 @contextmanager
 def injected(step: str, fails: Callable[[], Exception | None]) -> Iterator[None]:
     """Let a step fail whenever *fails* gives it an error to fail with."""
-    where, name = STEPS[step]
-    before = where.__dict__[name]
-    _install(step, fails)
+    undo = _install(step, fails)
     try:
         yield
     finally:
-        setattr(where, name, before)
+        for where, name, before in undo:
+            setattr(where, name, before)
 
 
-def _install(step: str, fails: Callable[[], Exception | None]) -> None:
+def _install(step: str, fails: Callable[[], Exception | None]) -> list[tuple[Any, str, Any]]:
+    """Let a step fail, of whichever storage; return what there was before, and where."""
     where, name = STEPS[step]
+    places = (where, NativeTable) if where is ObjectTable else (where,)
+    return [(place, name, _replace(place, name, fails)) for place in places]
+
+
+def _replace(where: Any, name: str, fails: Callable[[], Exception | None]) -> Any:
     before = where.__dict__[name]
 
     def failing(*args: Any, **kwargs: Any) -> Any:
@@ -79,6 +85,7 @@ def _install(step: str, fails: Callable[[], Exception | None]) -> None:
         return before(*args, **kwargs)
 
     setattr(where, name, failing)
+    return before
 
 
 class Nth:

@@ -13,9 +13,9 @@ import trio
 from account import check_account
 
 from tmemfs.cachefs import handles, names, volume
-from tmemfs.cachefs.handles import OpenFile
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.names import Found
+from tmemfs.cachefs.shared import OpenFile
 from tmemfs.cachefs.source import changes, create, directories, executor, opening, stamps
 from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.linux.credentials import ourselves

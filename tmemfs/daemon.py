@@ -96,7 +96,7 @@ def _serve(
     if mount.steps:
         session.touch_stack(hardening.STACK)
     mount.discards = session.active()
-    mount.lane = session.lane(mount.core.storage, _bounds(config), touch=bool(config.swaps))
+    mount.use(session.lane(mount.core.storage, _bounds(config), touch=bool(config.swaps)))
     hardening.finish(mount.steps, "" if mount.discards else session.why_not())
     credentials.give_up()
     ready = False
@@ -109,7 +109,7 @@ def _serve(
     in_order = False
     dump.on_signal()
     try:
-        trio.run(_main, config, mount, announce)
+        trio.run(_main, config, mount, operations, announce)
         in_order = True
     finally:
         if mount.lane is not None:
@@ -122,13 +122,23 @@ def _serve(
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _main(config: MountConfig, mount: Mount, on_ready: Callable[[], None]) -> None:
+async def _main(
+    config: MountConfig, mount: Mount, operations: Operations, on_ready: Callable[[], None]
+) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep, mount.run)
+        nursery.start_soon(keep, _follow, mount, operations)
         nursery.start_soon(_announce, config, on_ready)
         nursery.start_soon(keep, _end_on_signal, config, mount.swaps, nursery)
         await session.serve(_bounds(config), mount.lane)
         nursery.cancel_scope.cancel()
+
+
+async def _follow(mount: Mount, operations: Operations) -> None:
+    """Let what the lane notes be heard."""
+    if mount.lane is not None:
+        async for note in mount.lane.notes():
+            operations.noted(*note)
 
 
 def _bounds(config: MountConfig) -> session.Bounds:

@@ -85,6 +85,12 @@ class Mount:
             nursery.start_soon(supervise.keep, self.cache.run)
             nursery.start_soon(supervise.keep, self.swaps.run)
 
+    def use(self, lane: Lane | None) -> None:
+        """Let *lane* answer what it can, until the mount is closed; None where there is none."""
+        self.lane = lane
+        if lane is not None:
+            self.cache.reader.use(lane)
+
     def close(self) -> None:
         """Close what is open, and give all memory back."""
         self.cache.close()

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tmemfs.cachefs.quota import TooManyOpen
+from tmemfs.cachefs.backingfiles import TooManyOpen
 from tmemfs.fuse.shortage import Shortage, lacks_descriptor
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 
 from tmemfs import supervise
-from tmemfs.cachefs.handles import OpenFile, OpenFiles
+from tmemfs.cachefs.handles import OpenFiles
 from tmemfs.cachefs.pages import FileData, Fill
+from tmemfs.cachefs.shared import OpenFile
 from tmemfs.cachefs.source.executor import Executor
 
 # Bytes that are put at once: what is compressed in the time that a request waits anyway.

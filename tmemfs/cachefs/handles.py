@@ -18,8 +18,7 @@ from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.modify import Modifier
 from tmemfs.cachefs.names import Names
 from tmemfs.cachefs.pages import FileData
-from tmemfs.cachefs.readahead import Window
-from tmemfs.cachefs.shared import SharedData
+from tmemfs.cachefs.shared import OpenFile, SharedData
 from tmemfs.cachefs.source import opening
 from tmemfs.cachefs.source.executor import Asked, Block, Executor
 from tmemfs.cachefs.source.routes import Stat, look_open, open_inode
@@ -32,37 +31,6 @@ from tmemfs.tmem import Pool
 _READ_AT_ONCE = 1 << 20
 # So often an open looks at a file that is being written through us, to see it at rest.
 _LOOKS = 3
-
-
-class OpenFile:
-    """One open of a file by *caller*: for who may write a descriptor of the backing file, and data.
-
-    It stays open until the last of its `uses` has ended.
-    """
-
-    __slots__ = (
-        *("caller", "data", "direct", "fd", "flags"),
-        *("inode", "needs_flush", "uses", "window", "wrote"),
-    )
-
-    def __init__(self, inode: Inode, fd: int, data: FileData, flags: int, caller: Caller) -> None:
-        self.inode = inode
-        self.fd = fd
-        self.data = data
-        self.flags = flags
-        self.caller = caller
-        self.direct = data.mixes
-        """whether it must not share the kernel's pages with others who have it open"""
-        self.needs_flush = fd >= 0 and not inode.filesystem.local
-        """whether a close of a descriptor may have something to tell (`CacheVolume.flush`)"""
-        self.wrote = False
-        self.uses = 1
-        self.window = Window()
-
-    @property
-    def backing_fd(self) -> int:
-        """A descriptor by which the file's attributes can be had."""
-        return self.fd if self.fd >= 0 else self.data.fd if self.data.fd >= 0 else self.inode.fd
 
 
 class OpenFiles:

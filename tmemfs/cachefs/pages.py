@@ -29,6 +29,7 @@ import trio
 from tmemfs.cachefs.source.executor import Change, Executor
 from tmemfs.cachefs.source.stamps import IS_SET, SIZE, settled, stamp
 from tmemfs.errors import CorruptPage
+from tmemfs.native.lane import Lane
 from tmemfs.tmem import Pool
 
 
@@ -58,31 +59,10 @@ class FileData:
     """
 
     __slots__ = (
-        "_by_path",
-        "_checks",
-        "_counters",
-        "_executor",
-        "_fresh",
-        "_older",
-        "_pool",
-        "_stamp",
-        "_suspect",
-        "_threads",
-        "_trusted",
-        "apart",
-        "changing",
-        "fd",
-        "fills",
-        "generation",
-        "info",
-        "looked",
-        "named",
-        "object_id",
-        "opening",
-        "opens",
-        "size",
-        "unlinked",
-        "writers",
+        *("_by_path", "_checks", "_counters", "_executor", "_fresh", "_older", "_pool", "_stamp"),
+        *("_suspect", "_threads", "_trusted"),
+        *("apart", "changing", "fd", "fills", "generation", "grants", "info", "looked", "named"),
+        *("object_id", "opening", "opens", "size", "unlinked", "writers"),
     )
 
     def __init__(
@@ -115,6 +95,8 @@ class FileData:
         self.changing = 0
         """writes and truncations under way"""
         self.size = 0
+        self.grants: dict[int, Lane] = {}
+        """who has it open and is answered by the lane, by the kernel's handle"""
         self.looked = 0.0
         """when (time.monotonic) the file's attributes were seen last"""
         self.fills: list[Fill] = []
@@ -298,6 +280,7 @@ class FileData:
         if self.apart:
             return
         self.apart = True
+        self._revoke()
         self.generation += 1
         if self._pool.flush_object(self.object_id) and self._stamp:
             self._counters.stale_objects += 1
@@ -355,7 +338,7 @@ class FileData:
         self._stamp, self.looked = 0, -math.inf
         if info is not None:
             # Where it ends is looked for at the end; too early an end would hide bytes.
-            self.size = max(self.size, info.st_size)
+            self._end_at(max(self.size, info.st_size))
 
     def retimed(self, before: os.stat_result, after: os.stat_result) -> None:
         """Our own doing has set the file's times; what somebody else has done hides behind them."""
@@ -378,10 +361,21 @@ class FileData:
             noted = self._stamp or self.size | IS_SET
         self._pool.set_stamp(self.object_id, noted)
 
+    def _revoke(self) -> None:
+        """Let the lane answer nobody any more: what it was told of the file is not so."""
+        while self.grants:
+            handle, lane = self.grants.popitem()
+            lane.revoke(handle)
+
+    def _end_at(self, size: int) -> None:
+        if size != self.size:
+            self._revoke()
+        self.size = size
+
     def _adopt(self, info: os.stat_result) -> None:
         self.looked = time.monotonic()
         self.info = info
-        self.size = info.st_size
+        self._end_at(info.st_size)
         self._stamp = stamp(info)
         self._trusted = settled(info) and not self._suspect
 

@@ -1,4 +1,4 @@
-"""Finds the `FileData` that all who have a file open share, also where files go by path.
+"""An open file, and the `FileData` that all who have it open share, also where files go by path.
 
 There another file may take the name of one that is open, and the inode number with it. What is open
 is set apart then, and the new file gets data of its own.
@@ -8,12 +8,49 @@ from __future__ import annotations
 
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.pages import FileData
+from tmemfs.cachefs.readahead import Window
 from tmemfs.cachefs.source.executor import Executor
 from tmemfs.cachefs.source.routes import Stat
+from tmemfs.linux.credentials import Caller
 from tmemfs.tmem import Pool
 
 Name = tuple[Inode | None, bytes]
 """a directory, and a name in it"""
+
+
+class OpenFile:
+    """One open of a file by *caller*: for who may write a descriptor of the backing file, and data.
+
+    It stays open until the last of its `uses` has ended.
+    """
+
+    __slots__ = (
+        *("caller", "data", "direct", "fd", "flags", "handle", "hits"),
+        *("inode", "needs_flush", "uses", "window", "wrote"),
+    )
+
+    def __init__(self, inode: Inode, fd: int, data: FileData, flags: int, caller: Caller) -> None:
+        self.inode = inode
+        self.fd = fd
+        self.data = data
+        self.flags = flags
+        self.caller = caller
+        self.direct = data.mixes
+        """whether it must not share the kernel's pages with others who have it open"""
+        self.needs_flush = fd >= 0 and not inode.filesystem.local
+        """whether a close of a descriptor may have something to tell (`CacheVolume.flush`)"""
+        self.handle = 0
+        """the kernel's number for it, once it has one"""
+        self.hits = 0
+        """reads from memory since it could have been granted to the lane"""
+        self.wrote = False
+        self.uses = 1
+        self.window = Window()
+
+    @property
+    def backing_fd(self) -> int:
+        """A descriptor by which the file's attributes can be had."""
+        return self.fd if self.fd >= 0 else self.data.fd if self.data.fd >= 0 else self.inode.fd
 
 
 class SharedData:

@@ -11,28 +11,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
-from collections.abc import Coroutine, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import trio
 
 from tmemfs.cachefs.attrcache import AttrCache
 from tmemfs.cachefs.fetch import Fetcher
-from tmemfs.cachefs.handles import OpenFile, OpenFiles
+from tmemfs.cachefs.handles import OpenFiles
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.inodes import InodeTable
 from tmemfs.cachefs.modify import Modifier
 from tmemfs.cachefs.names import Names
 from tmemfs.cachefs.pages import Ours
 from tmemfs.cachefs.prefetch import Prefetcher
+from tmemfs.cachefs.reading import Reader
+from tmemfs.cachefs.shared import OpenFile
 from tmemfs.cachefs.source import opening
 from tmemfs.cachefs.source.executor import Executor
 from tmemfs.cachefs.source.routes import Stat, inode_path
 from tmemfs.cachefs.source.stamps import stamp
 from tmemfs.cachefs.trace import Trace
 from tmemfs.config import CacheMode
-from tmemfs.errors import CorruptPage
 from tmemfs.linux.credentials import Caller
 from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
 from tmemfs.tmem import INDEX_LIMIT, Pool
@@ -95,8 +94,18 @@ class CacheVolume:
         self._pool = pool
         self.readahead = readahead
         self._page_size = pool.page_size
-        self._attr_ttl = 0.0 if mode == "none" else attr_ttl
         self._trace = trace
+        self.reader = Reader(
+            self.names,
+            self.files,
+            self.fetcher,
+            self.executor,
+            pool,
+            mode=mode,
+            believe=attr_ttl,
+            trace=trace,
+        )
+        self.read = self.reader.read
 
     def close(self) -> None:
         """Close every descriptor; the pool stays as it is."""
@@ -137,82 +146,6 @@ class CacheVolume:
         return file, keep
 
     # -- bytes -------------------------------------------------------------------------------
-
-    def read(
-        self, file: OpenFile, offset: int, size: int, *, looked: bool = False
-    ) -> bytes | memoryview | Coroutine[Any, Any, bytes | memoryview]:
-        """Return up to *size* bytes at *offset*, fewer only at the end of the file.
-
-        What the pool has is returned at once; where some of it is missing, a coroutine that
-        reads it from the backing file and returns the bytes. Nobody has to look at the file if
-        somebody has just *looked*.
-        """
-        data, end = file.data, offset + size
-        # The file may have grown behind the mount: a log that somebody follows.
-        unsure = (end > data.size or self.mode == "none") and not looked
-        if unsure and self._may_have_changed(file):
-            if not file.inode.filesystem.local:
-                return self._look_and_read(file, offset, size)
-            data.notice(os.fstat(file.backing_fd))
-        if data.apart:
-            return self._read_apart(file, offset, size)
-        end = min(end, data.size)
-        if offset >= end:
-            return b""
-        page_size = self._page_size
-        first, last = offset // page_size, (end - 1) // page_size + 1
-        start = offset - first * page_size
-        if self._trace is not None:
-            self._trace.note(data.object_id, first, last - first)
-        most = self.fetcher.readahead if end < data.size else 0  # behind the end there is nothing
-        ahead = file.window.advance(first, last, most // page_size) if most else None
-        if last - first == 1:
-            # Most reads, so that this does without lists.
-            try:
-                page = self._pool.get(data.object_id, first)
-            except CorruptPage:  # which the pool has dropped; the backing file has the right bytes
-                page = None
-            if ahead is not None:
-                self.fetcher.read_ahead(file, *ahead)
-            if page is not None:
-                return page[start : start + end - offset]
-            return self._read_rest(file, first, bytearray(page_size), {0}, offset, end)
-        run, missing = data.get_run(first, last - first)
-        if ahead is not None:
-            self.fetcher.read_ahead(file, *ahead)
-        if missing:
-            return self._read_rest(file, first, run, set(missing), offset, end)
-        return memoryview(run)[start : start + end - offset]
-
-    async def _read_apart(self, file: OpenFile, offset: int, size: int) -> bytes:
-        """Read past the pool what *file* was opened on, which may have no name any more."""
-        fd, data = await self.files.reader(file), file.data
-        found = (await self.executor.read_past(data.threads, fd, offset, size)).data
-        if len(found) < min(size, data.size - offset):
-            # It cannot be read to its end any more, and the kernel might take the rest for zeros.
-            raise OSError(errno.ESTALE, "another file has taken the name", file.inode.name)
-        return found
-
-    async def _look_and_read(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
-        generation = file.data.generation
-        asked = self.executor.asking()
-        info = await self.executor.call(file.inode.filesystem, os.fstat, file.backing_fd)
-        self.names.attrcache.update(file.inode, info, asked)
-        if file.data.generation == generation:
-            file.data.notice(info)
-        found = self.read(file, offset, size, looked=True)
-        return await found if isinstance(found, Coroutine) else found
-
-    async def _read_rest(
-        self, file: OpenFile, first: int, run: bytearray, missing: set[int], offset: int, end: int
-    ) -> memoryview:
-        seen = await self.fetcher.fill(file, first, run, missing)
-        if file.data.apart and seen < end:
-            return memoryview(await self._read_apart(file, offset, end - offset))
-        # The file may have been truncated and extended while we waited.
-        end = max(int(min(end, file.data.size, seen)), offset)
-        start = first * self._page_size
-        return memoryview(run)[offset - start : end - start]
 
     async def write(self, file: OpenFile, offset: int, buf: bytes, caller: Caller) -> int:
         """Write *buf* at *offset* of the backing file as *caller*; return how much was written."""
@@ -358,13 +291,6 @@ class CacheVolume:
         finally:
             if file.wrote:
                 self.executor.note_change(file.inode)
-
-    def _may_have_changed(self, file: OpenFile) -> bool:
-        """Whether what is known of a file is older than it may be."""
-        if self.mode == "always":
-            return False
-        old = time.monotonic() - file.data.looked >= self._attr_ttl
-        return old or file.inode.filesystem.local
 
     def _attributes_changed(self, inode: Inode, before: Stat | None, after: Stat | None) -> None:
         """An operation of ours on a name changed the file's times: no reason to lose its pages."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import pyfuse3
 
-from tmemfs.cachefs.handles import OpenFile
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.inodes import OWN_NUMBERS
+from tmemfs.cachefs.shared import OpenFile
 from tmemfs.cachefs.volume import seek_in_data
 from tmemfs.fuse import control, session
 from tmemfs.fuse.attributes import Timeouts, statvfs
@@ -251,6 +251,7 @@ class Operations(pyfuse3.Operations):
             return answer
         file, keep = await self._volume.open(self._inodes.inode(number), flags, caller_of(ctx))
         self._files[handle] = file
+        file.handle = handle
         if file.inode.kernel_size != file.data.size and not self._volume.writeback:
             # Else the kernel would end the file where it was, for as long as it may believe that.
             with contextlib.suppress(OSError):
@@ -317,11 +318,19 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         file = self._files.pop(fh, None)
         if file is not None:
+            if (lane := file.data.grants.pop(fh, None)) is not None:
+                lane.revoke(fh)
             await self._volume.release(file)
         else:
             if self._mount.lane is not None:
                 self._mount.lane.revoke(fh)
             self._controls.pop(fh).release()
+
+    def noted(self, fh: int, first: int, last: int, in_order: bool) -> None:
+        """See `Reader.noted`."""
+        file = self._files.get(fh)
+        if file is not None:
+            self._volume.reader.noted(file, first, last, in_order)
 
     # -- directories -------------------------------------------------------------------------
 
@@ -356,6 +365,7 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         handle = self._handle()
         self._files[handle] = file
+        file.handle = handle
         entry = self._entries.remember(file.inode, info)
         return self._opened(handle, file, keep_cache=False), entry
 

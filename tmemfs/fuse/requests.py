@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tmemfs.cachefs.handles import OpenFile
+from tmemfs.cachefs.shared import OpenFile
 from tmemfs.fuse import session
 from tmemfs.linux.credentials import Caller, caller, ourselves
 from tmemfs.linux.syscalls import UTIME_NOW, UTIME_OMIT

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tmemfs.cachefs.handles import OpenFile
 from tmemfs.cachefs.inode import Inode
+from tmemfs.cachefs.shared import OpenFile
 from tmemfs.cachefs.volume import CacheVolume
 from tmemfs.fuse.requests import present_times, times_of
 from tmemfs.linux.credentials import Caller

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import trio
 
-from tmemfs.cachefs.quota import TooManyOpen
+from tmemfs.cachefs.backingfiles import TooManyOpen
 
 R = TypeVar("R")
 

@@ -60,6 +60,8 @@ class Workers(trio.abc.Instrument):
         A spare task that is to read, and has not begun to, would not be told.
         """
         self._closed = True
+        # pyfuse3 tells those who wait for the device; this may be another file.
+        trio.lowlevel.notify_closing(self._fd)
 
     async def readable(self) -> bool:
         """Wait until the next request is for this task; False when it is not needed any more."""

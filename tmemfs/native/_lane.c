@@ -109,13 +109,15 @@ static PyObject *method_revoke(PyObject *self, PyObject *handle)
     Py_RETURN_NONE;
 }
 
-static PyObject *method_position(PyObject *self, PyObject *handle)
+static PyObject *method_follow(PyObject *self, PyObject *handle)
 {
     struct lane *lane = lane_of(self);
+    int in_order;
     unsigned long long number = PyLong_AsUnsignedLongLong(handle);
     if (lane == NULL || PyErr_Occurred())
         return NULL;
-    return PyLong_FromUnsignedLongLong(lane_position(lane, number));
+    uint64_t position = lane_follow(lane, number, &in_order);
+    return Py_BuildValue("KO", (unsigned long long)position, in_order ? Py_True : Py_False);
 }
 
 static PyObject *method_watch(PyObject *self, PyObject *args)
@@ -137,8 +139,8 @@ static PyObject *method_note(PyObject *self, PyObject *none)
         return NULL;
     if (!lane_take_note(lane, &note))
         Py_RETURN_NONE;
-    return Py_BuildValue("KKK", (unsigned long long)note.handle, (unsigned long long)note.first,
-                         (unsigned long long)note.last);
+    return Py_BuildValue("KKKO", (unsigned long long)note.handle, (unsigned long long)note.first,
+                         (unsigned long long)note.last, note.in_order ? Py_True : Py_False);
 }
 
 static PyObject *method_figures(PyObject *self, PyObject *none)
@@ -175,10 +177,11 @@ static PyMethodDef methods[] = {
     {"grant", (PyCFunction)(void (*)(void))method_grant, METH_VARARGS | METH_KEYWORDS,
      "Let the lane answer reads of an open file."},
     {"revoke", method_revoke, METH_O, "Undo it; when this returns no thread is at it any more."},
-    {"position", method_position, METH_O, "The page behind the last one that was read."},
+    {"follow", method_follow, METH_O,
+     "The page behind the last one that was read, and whether all was in order until there."},
     {"watch", method_watch, METH_VARARGS,
      "watch(handle, edge): note who reads in order and beyond page *edge*."},
-    {"note", method_note, METH_NOARGS, "The next note, (handle, first, last), None without one."},
+    {"note", method_note, METH_NOARGS, "The next note, (handle, first, last, in order), None without one."},
     {"figures", method_figures, METH_NOARGS, "What there is to tell, by name."},
     {NULL, NULL, 0, NULL}};
 

@@ -155,6 +155,17 @@ static int answer(struct lane *lane, const char *request, size_t size, char *roo
     return 1;
 }
 
+/* Take memory for a request, if there is some: with the lock. */
+static struct request *take_spare(struct lane *lane)
+{
+    struct request *request = lane->spare;
+    if (request != NULL) {
+        lane->spare = request->next;
+        request->next = NULL;
+    }
+    return request;
+}
+
 /* -- threads ---------------------------------------------------------------------------------- */
 
 /* Queue what a thread has read, and wait until it has memory for the next. */
@@ -162,7 +173,6 @@ static void hand_over(struct thread *thread)
 {
     struct lane *lane = thread->lane;
     pthread_mutex_lock(&lane->lock);
-    thread->request->next = NULL;
     *lane->last = thread->request;
     lane->last = &thread->request->next;
     thread->request = NULL;
@@ -172,10 +182,7 @@ static void hand_over(struct thread *thread)
         let(&lane->wanted, 0);
     while (lane->spare == NULL && !lane->stop)
         pthread_cond_wait(&lane->wake, &lane->lock);
-    if (lane->spare != NULL) {
-        thread->request = lane->spare;
-        lane->spare = thread->request->next;
-    }
+    thread->request = take_spare(lane);
     pthread_mutex_unlock(&lane->lock);
 }
 
@@ -275,9 +282,10 @@ void lane_revoke(struct lane *lane, uint64_t handle)
     store_leave(lane->store);
 }
 
-uint64_t lane_position(struct lane *lane, uint64_t handle)
+uint64_t lane_follow(struct lane *lane, uint64_t handle, int *in_order)
 {
-    const struct grant *grant = serve_find(&lane->grants, handle);
+    struct grant *grant = serve_find(&lane->grants, handle);
+    *in_order = grant == NULL || !__atomic_exchange_n(&grant->jumped, 0, __ATOMIC_RELAXED);
     return grant != NULL ? __atomic_load_n(&grant->position, __ATOMIC_RELAXED) : 0;
 }
 
@@ -336,6 +344,7 @@ static size_t take(struct lane *lane, void **request)
         untell(lane->queue_event);
         if ((lane->first = next->next) == NULL)
             lane->last = &lane->first;
+        next->next = NULL;
         *request = next->bytes;
     }
     pthread_mutex_unlock(&lane->lock);
@@ -400,8 +409,7 @@ static int prepare(struct lane *lane, int touch)
         if (add_spare(lane, touch))
             return -1;
     for (unsigned i = 0; i < lane->threads; i++) {
-        lane->thread[i].request = lane->spare;
-        lane->spare = lane->spare->next;
+        lane->thread[i].request = take_spare(lane);
         if ((lane->thread[i].room = memory(room, touch)) == NULL)
             return -1;
     }
@@ -451,8 +459,6 @@ void lane_free(struct lane *lane)
     }
     free_requests(lane->first);
     free_requests(lane->spare);
-    if (lane->taken != NULL)
-        lane->taken->next = NULL;
     free_requests(lane->taken);
     for (unsigned i = 0; i < GRANT_BUCKETS; i++)
         while (lane->grants.buckets[i] != NULL)

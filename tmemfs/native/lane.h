@@ -34,8 +34,9 @@ int lane_note_event(const struct lane *lane);
 int lane_grant(struct lane *lane, const struct grant *grant);
 /* No thread uses it any more when this returns. */
 void lane_revoke(struct lane *lane, uint64_t handle);
-/* Where the reader of a granted file is; 0 where it is not granted. */
-uint64_t lane_position(struct lane *lane, uint64_t handle);
+/* Where the reader of a granted file is, and whether in order after what Python was told before; 0
+   where it is not granted. */
+uint64_t lane_follow(struct lane *lane, uint64_t handle, int *in_order);
 /* Note who reads in order and beyond page *edge* of a granted file. */
 void lane_watch(struct lane *lane, uint64_t handle, uint64_t edge);
 /* 0 where there is none. */

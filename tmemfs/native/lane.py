@@ -26,8 +26,8 @@ NEVER = (1 << 64) - 1
 # nothing to do costs nothing.
 _MOST_THREADS = 4
 
-Note = tuple[int, int, int]
-"""a handle, and the pages (first, last) that were read of it"""
+Note = tuple[int, int, int, bool]
+"""a handle, the pages (first, last) that were read of it, and whether in order after the others"""
 
 
 class Lane:
@@ -50,7 +50,7 @@ class Lane:
         self.capsule = lane.capsule
         """what the session calls it by"""
         self.revoke = lane.revoke
-        self.position = lane.position
+        self.follow = lane.follow
         self.watch = lane.watch
 
     def grant(

@@ -107,8 +107,10 @@ static void follow(struct grant *grant, struct run run, struct note *note)
     /* Requests of one reader may pass each other by one; a page may be read in parts. */
     if (run.first + count + 1 < position || run.first > position) {
         __atomic_store_n(&grant->edge, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&grant->jumped, 1, __ATOMIC_RELAXED);
     } else if (run.last > edge) {
-        *note = (struct note){grant->handle, run.first, run.last};
+        int jumped = __atomic_exchange_n(&grant->jumped, 0, __ATOMIC_RELAXED);
+        *note = (struct note){grant->handle, run.first, run.last, !jumped};
         __atomic_store_n(&grant->edge, NEVER, __ATOMIC_RELAXED); /* until Python says on */
     }
 }

@@ -25,6 +25,7 @@ struct grant {
     int zeros;         /* whether a page that is not there is zeros; else Python has to find it */
     uint64_t position; /* the page behind the last one that was read */
     uint64_t edge;     /* who reads in order and beyond this page is noted; NEVER: nobody is */
+    int jumped;        /* whether it was moved elsewhere since Python was told of it */
 };
 
 struct grants {
@@ -35,6 +36,7 @@ struct grants {
 /* A read that Python wants to know of, because it may have to read ahead. */
 struct note {
     uint64_t handle, first, last;
+    int in_order; /* after what Python was told of before */
 };
 
 /* With the lock alone. 0, or -1 without memory. */

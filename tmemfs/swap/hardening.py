@@ -59,12 +59,15 @@ def safe_core(config: MountConfig) -> tuple[Core, list[Step]]:
 def _core(config: MountConfig) -> Core:
     """Return a core whose budget may grow as far as the system lets it be mapped for.
 
-    Raises SystemFailure where not even the budget can be.
+    With its tables in C where that can be. Raises SystemFailure where not even the budget can be
+    mapped.
     """
     budget, native = config.budget, make_storage() if config.native else None
-    for capacity in (system.usable_memory(), 4 * budget, 2 * budget, budget):
-        with contextlib.suppress(OSError, MemoryError):
-            return Core(budget, max(capacity, budget), native or PythonStorage)
+    # Shared memory is a file, which may be held to a limit of its own (ulimit -f).
+    for storage in (native, PythonStorage) if native else (PythonStorage,):
+        for capacity in (system.usable_memory(), 4 * budget, 2 * budget, budget):
+            with contextlib.suppress(OSError, MemoryError):
+                return Core(budget, max(capacity, budget), storage)
     raise SystemFailure(
         f"budget: {format_size(budget)} of address space are refused; raise 'ulimit -v', or see "
         "vm.overcommit_memory in proc(5)"
