@@ -338,7 +338,9 @@ class FileData:
         self._stamp, self.looked = 0, -math.inf
         if info is not None:
             # Where it ends is looked for at the end; too early an end would hide bytes.
-            self._end_at(max(self.size, info.st_size))
+            if self.grants and info.st_size > self.size:
+                self._revoke()
+            self.size = max(self.size, info.st_size)
 
     def retimed(self, before: os.stat_result, after: os.stat_result) -> None:
         """Our own doing has set the file's times; what somebody else has done hides behind them."""
@@ -367,15 +369,12 @@ class FileData:
             handle, lane = self.grants.popitem()
             lane.revoke(handle)
 
-    def _end_at(self, size: int) -> None:
-        if size != self.size:
-            self._revoke()
-        self.size = size
-
     def _adopt(self, info: os.stat_result) -> None:
         self.looked = time.monotonic()
         self.info = info
-        self._end_at(info.st_size)
+        if self.grants and info.st_size != self.size:
+            self._revoke()
+        self.size = info.st_size
         self._stamp = stamp(info)
         self._trusted = settled(info) and not self._suspect
 
