@@ -4,6 +4,7 @@
 #   make test [ARGS='-k swap -x']                 the tests; as root, those with real mounts too
 #   make test-all                                 these on every kind of source, in every mode
 #   make lint                                     ruff and mypy
+#   make sanitize                                 the C under the sanitizers of gcc; four minutes
 #   make deb                                      the Debian package, into dist/, seen by lintian
 #   make benchmark [ARGS='--quick']               the figures of the README, beside their peers
 #                                                 (installs these and matplotlib as well)
@@ -13,7 +14,7 @@ BUDGET ?=
 ARGS ?=
 bin := .venv/bin
 
-.PHONY: setup demo test test-all lint deb benchmark clean
+.PHONY: setup demo test test-all lint sanitize deb benchmark clean
 
 setup:
 	@scripts/setup
@@ -30,6 +31,9 @@ test-all: setup
 lint: setup
 	$(bin)/ruff check .
 	$(bin)/mypy --strict tmemfs
+
+sanitize: setup
+	@scripts/sanitize
 
 deb:
 	@scripts/deb

@@ -221,7 +221,7 @@ static void *run(void *argument)
         let_session_read(lane, 1);
     let(&lane->wanted, 0);
     lane->parked++;
-    thread->ended = 1;
+    let(&thread->ended, 1);
     pthread_cond_broadcast(&lane->wake);
     pthread_mutex_unlock(&lane->lock);
     return NULL;
