@@ -1,8 +1,8 @@
 """What each number of the status means: said once, for the table, for Prometheus and the manual.
 
 A figure is found by the part of `status.json` that it is in and by its name there. The parts are
-``memory``, ``reclaim``, ``cache``, ``failsafe``, ``pool`` (each of ``pools``), ``swap`` (each of
-``swaps``) and ``mount`` (the top).
+``memory``, ``reclaim``, ``cache``, ``lane``, ``failsafe``, ``pool`` (each of ``pools``), ``swap``
+(each of ``swaps``) and ``mount`` (the top).
 """
 
 from __future__ import annotations
@@ -135,6 +135,20 @@ FIGURES = {
         known_inodes="files and directories that the kernel knows now",
         open_descriptors="descriptors the daemon has open to reach them",
         threads_waiting="calls to the source that are under way in threads now",
+    ),
+    **_figures(
+        "lane",
+        Unit.COUNT,
+        True,
+        answered="requests answered by threads in C, without the interpreter",
+        handed_over="requests that these threads have read and could not answer",
+    ),
+    **_figures(
+        "lane",
+        Unit.COUNT,
+        False,
+        threads="threads that answer requests without the interpreter",
+        grants="open files whose reads they may answer now",
     ),
     **_figures(
         "swap",

@@ -42,8 +42,8 @@ def metric_name(section: str, name: str, figure: Figure) -> str:
 def _parts(status: Mapping[str, Any]) -> Iterator[tuple[str, Labels, Mapping[str, Any]]]:
     """Yield the parts of the status that hold figures, each with the labels of its samples."""
     yield "mount", {}, status
-    for section in ("memory", "reclaim", "cache", "failsafe"):
-        yield section, {}, status.get(section, {})
+    for section in ("memory", "reclaim", "cache", "lane", "failsafe"):
+        yield section, {}, status.get(section) or {}
     for pool in status["pools"]:
         yield "pool", {"pool": pool["name"], "kind": pool["kind"]}, pool
     for swap in status["swaps"]:

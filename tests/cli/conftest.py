@@ -85,6 +85,7 @@ FIGURES: dict[str, Any] = {
         "open_descriptors": 31,
         "threads_waiting": 32,
     },
+    "lane": {"threads": 2, "parked": False, "grants": 1, "answered": 90, "handed_over": 7},
     "failsafe": {"count": 0, "last": None},
     "swaps": [
         {

@@ -222,6 +222,13 @@ _ALL = (
         open_files="OPEN-FILES",
         threads_waiting="THREADS-WAITING",
     ),
+    *_numbers(
+        "lane",
+        answered="LANE-ANSWERED",
+        handed_over="LANE-HANDED-OVER",
+        grants="LANE-GRANTS",
+        threads="LANE-THREADS",
+    ),
     *_texts(
         "mount",
         ("source", "the directory that is shown"),
