@@ -74,9 +74,9 @@ def test_the_mount_names_itself(mount: Mounted, text: str) -> None:
 
 def test_every_number_of_the_status_is_a_metric(mount: Mounted, text: str) -> None:
     status = mount.status()
-    parts = [status[part] for part in ("memory", "reclaim", "cache")]
+    parts = [status[part] for part in ("memory", "reclaim", "cache", "lane")]
     parts += status["pools"] + status["swaps"]
-    numbers = sum(isinstance(value, int | float) for part in parts for value in part.values())
+    numbers = sum(type(value) in (int, float) for part in parts for value in part.values())
     samples = [line for line in text.splitlines() if not line.startswith("#")]
     # Pages in the overflow file are told of the pool and of the volume.
     assert len(samples) == numbers - 1 + len({"mount", "uptime", "failsafe"})
