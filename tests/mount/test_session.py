@@ -85,10 +85,10 @@ async def crash(*args):
 
 before = daemon.session.serve
 
-async def serve(bounds):
+async def serve(bounds, lane):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(crash)
-        await before(bounds)
+        await before(bounds, lane)
 
 daemon.session.serve = serve
 """

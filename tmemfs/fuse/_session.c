@@ -38,7 +38,8 @@
 
    What libfuse cannot ask for. In the reply to the first request a filesystem says what it wants of
    the kernel. libfuse's reply is amended on its way: HANDLE_KILLPRIV_V2, with which the kernel
-   leaves it to the source to clear set-ID bits, and says when. */
+   leaves it to the source to clear set-ID bits, and says when; PARALLEL_DIROPS, with which names of
+   one directory are looked up, and listed, without one waiting for the other. */
 
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -204,11 +205,12 @@ static ssize_t write_reply(int fd, struct iovec *parts, int count, void *data)
     (void)data;
     if (first_unique && header->unique == first_unique) {
         first_unique = 0;
-        if (!header->error && count > 1 && offered & FUSE_HANDLE_KILLPRIV_V2) {
+        if (!header->error && count > 1) {
             struct fuse_init_out *out = parts[1].iov_base;
-            out->flags &= ~FUSE_HANDLE_KILLPRIV; /* an older and simpler one */
-            out->flags |= FUSE_HANDLE_KILLPRIV_V2;
-            granted = FUSE_HANDLE_KILLPRIV_V2;
+            granted = offered & (FUSE_HANDLE_KILLPRIV_V2 | FUSE_PARALLEL_DIROPS);
+            if (granted & FUSE_HANDLE_KILLPRIV_V2)
+                out->flags &= ~FUSE_HANDLE_KILLPRIV; /* an older and simpler one */
+            out->flags |= granted;
         }
     }
     return writev(fd, parts, count);
@@ -438,8 +440,10 @@ static PyObject *active(PyObject *module, PyObject *none)
 
 static PyObject *wanted(PyObject *module, PyObject *none)
 {
-    return Py_BuildValue("{sOsO}", "dont_mask", dont_mask ? Py_True : Py_False, "handle_killpriv_v2",
-                         granted & FUSE_HANDLE_KILLPRIV_V2 ? Py_True : Py_False);
+    return Py_BuildValue("{sOsOsO}", "dont_mask", dont_mask ? Py_True : Py_False,
+                         "handle_killpriv_v2",
+                         granted & FUSE_HANDLE_KILLPRIV_V2 ? Py_True : Py_False, "parallel_dirops",
+                         granted & FUSE_PARALLEL_DIROPS ? Py_True : Py_False);
 }
 
 static PyMethodDef methods[] = {{"listen", listen, METH_VARARGS, NULL},
