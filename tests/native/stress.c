@@ -28,8 +28,10 @@
 #define SLOTS 2u /* places in the arena for each page */
 #define ARENA ((uint64_t)PAGES * SLOTS * PAGE + PAGE)
 #define HANDLE 7u
-#define LARGEST (32u * PAGE)
+#define LARGEST (4u * PAGE)
 #define UNDER_WAY 6u
+/* All answers to them: a socket that is full would lose one, as the device never does. */
+#define SOCKET (2 * UNDER_WAY * LARGEST)
 
 static const struct wide ID = {{1, 2, 3}};
 static struct store store;
@@ -270,6 +272,8 @@ int main(int count, char **words)
     for (uint64_t round = 1; round <= rounds; round++) {
         pthread_t of_python, of_session;
         CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+        int room = SOCKET;
+        CHECK(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0);
         device = pair[0];
         client = pair[1];
         done = 0;

@@ -136,7 +136,7 @@ TestSideBySide.settings = settings(
 
 @pytest.fixture
 def storage() -> Iterator[NativeStorage]:
-    made = NativeStorage(64, SEGMENT)
+    made = NativeStorage(256, SEGMENT)
     yield made
     made.close()
 

@@ -597,22 +597,26 @@ static uint64_t rounded(uint64_t size, uint64_t unit)
     return (size + unit - 1) / unit * unit;
 }
 
-/* Lay out the tables for a capacity; the header is filled in where there is one. Each object and
-   each node is charged to the budget with more than a piece of 216 bytes: so there are no more. */
+/* Lay out the tables for a capacity; the header is filled in where there is one. There can be no more
+   objects and nodes than what they are charged with fits into, and nodes take less than that. */
 static uint64_t lay_out(uint64_t capacity, uint64_t start, struct header *head)
 {
-    uint64_t most = capacity / (NODE_OVERHEAD + SLOT_BYTES * (MAPS + GROWTH + 1)) + NODE_PAGES;
-    uint64_t slabs = 2 * capacity / SLAB_BYTES + SLAB_CLASSES, place = start;
+    uint64_t smallest = NODE_OVERHEAD + SLOT_BYTES * (MAPS + GROWTH + 1);
+    uint64_t nodes = capacity / smallest + 1, place = start;
+    uint64_t objects = capacity / (OBJECT_OVERHEAD + smallest) + 1;
+    uint64_t slabs = capacity / SLAB_BYTES + SLAB_CLASSES;
     struct header none, *h = head != NULL ? head : &none;
-    most = most < NO_OBJECT ? most : NO_OBJECT;
+    objects = objects < NO_OBJECT ? objects : NO_OBJECT;
     place += rounded(sizeof *h, PAGE);
     h->object_array = place;
-    h->object_most = most;
-    place += rounded(most * sizeof(struct object), PAGE);
-    h->objects = (struct hash){.buckets = place, .most = most, .size = FEWEST_BUCKETS};
-    place += rounded(most * sizeof(uint64_t), PAGE);
-    h->nodes = (struct hash){.buckets = place, .most = most, .size = FEWEST_BUCKETS};
-    place += rounded(most * sizeof(uint64_t), PAGE);
+    h->object_most = objects;
+    place += rounded(objects * sizeof(struct object), PAGE);
+    objects = objects > FEWEST_BUCKETS ? objects : FEWEST_BUCKETS;
+    h->objects = (struct hash){.buckets = place, .most = objects, .size = FEWEST_BUCKETS};
+    place += rounded(objects * sizeof(uint64_t), PAGE);
+    nodes = nodes > FEWEST_BUCKETS ? nodes : FEWEST_BUCKETS;
+    h->nodes = (struct hash){.buckets = place, .most = nodes, .size = FEWEST_BUCKETS};
+    place += rounded(nodes * sizeof(uint64_t), PAGE);
     h->free_slabs = place;
     place = rounded(place + slabs * sizeof(uint32_t), SLAB_BYTES);
     h->slab_array = place;
