@@ -1,4 +1,4 @@
-"""fio on one file of a mount, as (seconds a read), from its JSON."""
+"""fio on one file of a mount, as seconds for a read, from its JSON."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """One way of reading: one job, one read at a time (psync), so that a read's time is what
-    the way there and back costs, and the other processor is the server's."""
+    """One way of reading, one read at a time in each job (psync): with one job, a read's time is
+    what the way there and back costs, and the other processor is the server's."""
 
     name: str
     pattern: str
@@ -18,10 +18,17 @@ class Job:
     direct: bool = True
     cached: bool = False
     """Whether buffered reads are to be of what the kernel has kept."""
+    jobs: int = 1
+    """Readers at the same time; what is told then is the time of all reads, by their number."""
+    median: bool = False
+    """Whether the median of the reads is told, not the mean."""
 
 
 RANDOM_4K = Job("4 KiB random", "randread", 4 << 10)
 SEQUENTIAL_1M = Job("1 MiB sequential", "read", 1 << 20)
+RANDOM_4K_MEDIAN = Job("4 KiB random, median", "randread", 4 << 10, median=True)
+RANDOM_4K_JOBS = Job("4 KiB random, 4 jobs", "randread", 4 << 10, jobs=4)
+SEQUENTIAL_1M_JOBS = Job("1 MiB sequential, 4 jobs", "read", 1 << 20, jobs=4)
 BUFFERED_4K = Job("4 KiB random, kernel cache", "randread", 4 << 10, direct=False, cached=True)
 BUFFERED_1M = Job("1 MiB sequential, read ahead", "read", 1 << 20, direct=False)
 
@@ -41,6 +48,9 @@ def seconds_a_read(job: Job, file: Path, *, runtime: float = 0, reads: int = 0) 
         f"--bs={job.block_size}",
         f"--direct={int(job.direct)}",
         f"--invalidate={int(not job.cached)}",
+        f"--numjobs={job.jobs}",
+        "--group_reporting",
+        "--thread",
     ]
     if runtime:
         arguments += ["--time_based", f"--runtime={runtime * 1000:.0f}ms"]
@@ -53,4 +63,6 @@ def seconds_a_read(job: Job, file: Path, *, runtime: float = 0, reads: int = 0) 
         raise OSError(f"fio failed on {file}: {done.stderr.strip() or done.stdout.strip()}")
     # Notes to people may come before the JSON.
     read: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]["read"]
+    if job.median:
+        return float(read["clat_ns"]["percentile"]["50.000000"]) / 1e9
     return float(read["runtime"]) / 1000 / int(read["total_ios"])

@@ -13,15 +13,26 @@ from benchmarks.fio import (
     BUFFERED_1M,
     BUFFERED_4K,
     RANDOM_4K,
+    RANDOM_4K_JOBS,
+    RANDOM_4K_MEDIAN,
     SEQUENTIAL_1M,
+    SEQUENTIAL_1M_JOBS,
     Job,
     seconds_a_read,
 )
 from benchmarks.kernel import read_ahead
 from benchmarks.rounds import Figure, Rounds
 
-TMEMFS, PYTHON, C = "tmemfs", "null pyfuse3", "null C"
-TARGETS = {RANDOM_4K: 1.35, SEQUENTIAL_1M: 3.0, BUFFERED_1M: 3.0}
+TMEMFS, OFF, PYTHON, C = "tmemfs", "tmemfs, native=off", "null pyfuse3", "null C"
+# Beside the do-nothing filesystem in C.
+TARGETS = {
+    RANDOM_4K_MEDIAN: 2.2,
+    RANDOM_4K: 0.9,
+    RANDOM_4K_JOBS: 1.25,
+    SEQUENTIAL_1M: 2.5,
+    SEQUENTIAL_1M_JOBS: 2.0,
+}
+JOBS = (*TARGETS, BUFFERED_1M, BUFFERED_4K)
 MIB = 1 << 20
 
 
@@ -43,14 +54,23 @@ def mount_figures(
         mount = stack.enter_context(
             servers.tmemfs(source, place / "tmemfs", budget=budget, page_size=page_size)
         )
-        files = {TMEMFS: mount / "data"}
+        off = stack.enter_context(
+            servers.tmemfs(
+                source,
+                place / "off",
+                budget=budget,
+                page_size=page_size,
+                options=["-onative=off"],
+            )
+        )
+        files = {TMEMFS: mount / "data", OFF: off / "data"}
         files[PYTHON] = stack.enter_context(servers.null_pyfuse3(source / "data", place / "py"))
         if not missing:
             files[C] = stack.enter_context(servers.null_c(source / "data", place / "c"))
         if any(file.read_bytes() != data for file in files.values()):
             raise AssertionError("a server does not show the file as it is")
         _equal_read_ahead(mount, files.values(), notes)
-        for job in (RANDOM_4K, SEQUENTIAL_1M, BUFFERED_1M, BUFFERED_4K):
+        for job in JOBS:
             with only_hits(mount):
                 figures += _of_job(job, files, rounds, runtime)
     return figures, notes
@@ -69,10 +89,10 @@ def _of_job(job: Job, files: dict[str, Path], rounds: int, runtime: float) -> li
         for server, file in files.items()
     }
     done = Rounds(variants, rounds)
-    figures = [done.figure(reads(TMEMFS), reads(PYTHON), "read", TARGETS.get(job))]
+    figures = [done.figure(reads(TMEMFS), reads(beside), "read") for beside in (OFF, PYTHON)]
     if C in files:
-        figures.append(done.figure(reads(TMEMFS), reads(C), "read"))
-        figures.append(done.figure(reads(PYTHON), reads(C), "read"))
+        figures.append(done.figure(reads(TMEMFS), reads(C), "read", TARGETS.get(job)))
+        figures.append(done.figure(reads(OFF), reads(C), "read"))
     return figures
 
 

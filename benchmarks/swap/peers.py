@@ -23,6 +23,7 @@ SWAPOFF_ATTEMPTS = 10
 PRIORITY = 32767
 
 TMEMFS = "tmemfs"
+TMEMFS_OFF = "tmemfs, native=off"
 NULL_PYFUSE3 = "null pyfuse3"
 NULL_C = "null C"
 NBD_SPARSE = "nbdfuse sparse"
@@ -93,10 +94,10 @@ def _swap_off(path: str) -> None:
 
 
 @contextmanager
-def _tmemfs(place: Path, size: int) -> Iterator[Device]:
+def _tmemfs(native: str, place: Path, size: int) -> Iterator[Device]:
     source = place / "empty"
     source.mkdir()
-    options = [f"--swap=swap0={size}"]
+    options = [f"--swap=swap0={size}", f"-onative={native}"]
     with servers.tmemfs(
         source, place / "mount", budget=size, page_size=4096, options=options
     ) as mount:
@@ -233,7 +234,8 @@ _NBD = ("nbdkit", "nbdfuse")
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(TMEMFS, _tmemfs),
+        Peer(TMEMFS, partial(_tmemfs, "on")),
+        Peer(TMEMFS_OFF, partial(_tmemfs, "off")),
         Peer(NULL_PYFUSE3, _null_pyfuse3),
         Peer(NULL_C, _null_c),
         Peer(NBD_SPARSE, partial(_nbdfuse, "sparse"), _NBD),
