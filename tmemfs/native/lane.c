@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,11 @@
 #define HANDED_TO_PARK 16
 /* ... until the session could have answered so many more than it could not. */
 #define ANSWERED_TO_BEGIN 8
+/* Reads of so many bytes, or more requests at once than one thread answers, and one more thread reads
+   as well ... */
+#define LARGE (UINT32_C(64) << 10)
+/* ... until it has found nothing waiting for so many times. */
+#define IDLE_TO_REST 64
 /* Requests that are read and wait for Python. Where there are more, the kernel keeps them. */
 #define QUEUE 8
 #define HEADER 4096 /* room for what is before the data of a request, as libfuse has it */
@@ -35,6 +41,7 @@ struct thread {
     pthread_t id;
     struct request *request; /* where it reads the next one to; NULL while it waits for memory */
     char *room;              /* where it answers */
+    unsigned number, idle;
     int begun, ended;
 };
 
@@ -50,6 +57,7 @@ struct lane {
     struct note notes[NOTES];
     unsigned first_note, note_count;
     unsigned threads, parked;
+    unsigned awake;                  /* atomic as well: so many, the first, are to read */
     int wanted, stop, session_reads; /* atomic as well */
 
     unsigned in_a_row;         /* atomic: requests handed over since one was answered */
@@ -94,14 +102,55 @@ static void let_session_read(struct lane *lane, int reads)
     let(&lane->session_reads, reads);
 }
 
-/* With the lock: wait until there is something to answer, or the end. */
-static void park(struct lane *lane)
+/* Whether a thread is to read. */
+static int is_to_read(const struct thread *thread)
 {
+    const struct lane *lane = thread->lane;
+    return is_set(&lane->wanted) &&
+           thread->number < __atomic_load_n(&lane->awake, __ATOMIC_RELAXED);
+}
+
+/* With the lock: wait until the thread is to read, or the end. */
+static void park(struct thread *thread)
+{
+    struct lane *lane = thread->lane;
     if (++lane->parked == lane->threads)
         let_session_read(lane, 1);
-    while (!lane->wanted && !lane->stop)
+    while (!is_to_read(thread) && !lane->stop)
         pthread_cond_wait(&lane->wake, &lane->lock);
     lane->parked--;
+    thread->idle = 0;
+}
+
+/* With the lock: let one more thread read. Two that wait in read(2) have their turns, each on a
+   processor that has gone to sleep: where one is enough, only one does. */
+static void wake_one_more(struct lane *lane)
+{
+    if (lane->awake < lane->threads) {
+        __atomic_store_n(&lane->awake, lane->awake + 1, __ATOMIC_RELAXED);
+        pthread_cond_broadcast(&lane->wake);
+    }
+}
+
+/* Whether a request waits. */
+static int is_more(const struct lane *lane)
+{
+    struct pollfd device = {.fd = lane->device, .events = POLLIN};
+    return poll(&device, 1, 0) > 0;
+}
+
+/* Let the last of those that read rest, when it finds nothing to do. */
+static void rest(struct thread *thread)
+{
+    struct lane *lane = thread->lane;
+    if (!thread->number || is_more(lane))
+        thread->idle = 0;
+    else if (++thread->idle >= IDLE_TO_REST) {
+        pthread_mutex_lock(&lane->lock);
+        if (thread->number + 1 == lane->awake)
+            __atomic_store_n(&lane->awake, lane->awake - 1, __ATOMIC_RELAXED);
+        pthread_mutex_unlock(&lane->lock);
+    }
 }
 
 /* By the session, which finds much that could be answered. */
@@ -111,6 +160,7 @@ static void begin(struct lane *lane)
     if (lane->session_reads && !lane->stop) {
         let_session_read(lane, 0);
         let(&lane->wanted, 1);
+        __atomic_store_n(&lane->awake, 1, __ATOMIC_RELAXED);
         __atomic_store_n(&lane->in_a_row, 0, __ATOMIC_RELAXED);
         pthread_cond_broadcast(&lane->wake);
     }
@@ -180,10 +230,20 @@ static void hand_over(struct thread *thread)
     __atomic_fetch_add(&lane->handed, 1, __ATOMIC_RELAXED);
     if (__atomic_add_fetch(&lane->in_a_row, 1, __ATOMIC_RELAXED) >= HANDED_TO_PARK)
         let(&lane->wanted, 0);
+    if (lane->spare == NULL) /* who can be answered is not to wait for Python, too */
+        wake_one_more(lane);
     while (lane->spare == NULL && !lane->stop)
         pthread_cond_wait(&lane->wake, &lane->lock);
     thread->request = take_spare(lane);
     pthread_mutex_unlock(&lane->lock);
+}
+
+static int is_large(const struct request *request)
+{
+    const struct fuse_in_header *header = (const void *)request->bytes;
+    const struct fuse_read_in *in = (const void *)(header + 1);
+    return request->size >= sizeof *header + sizeof *in && header->opcode == FUSE_READ &&
+           in->size >= LARGE;
 }
 
 /* Read one request, and answer it or hand it over. 0 where the mount has gone. */
@@ -194,6 +254,12 @@ static int serve_one(struct thread *thread)
     if (size < 0) /* interrupted, or who has asked is gone; the session may have it be so soon */
         return errno == EINTR || errno == ENOENT || errno == EAGAIN;
     thread->request->size = (size_t)size;
+    if (__atomic_load_n(&lane->awake, __ATOMIC_RELAXED) < lane->threads &&
+        (is_large(thread->request) || is_more(lane))) {
+        pthread_mutex_lock(&lane->lock);
+        wake_one_more(lane);
+        pthread_mutex_unlock(&lane->lock);
+    }
     if (answer(lane, thread->request->bytes, (size_t)size, thread->room))
         __atomic_store_n(&lane->in_a_row, 0, __ATOMIC_RELAXED);
     else
@@ -207,12 +273,13 @@ static void *run(void *argument)
     struct lane *lane = thread->lane;
     int goes_on = 1;
     while (goes_on && !is_set(&lane->stop)) {
-        if (is_set(&lane->wanted)) {
+        if (is_to_read(thread)) {
             goes_on = serve_one(thread);
+            rest(thread);
             continue;
         }
         pthread_mutex_lock(&lane->lock);
-        park(lane);
+        park(thread);
         pthread_mutex_unlock(&lane->lock);
     }
     pthread_mutex_lock(&lane->lock);
@@ -232,10 +299,12 @@ static void kicked(int number)
     (void)number;
 }
 
-static int begin_thread(struct lane *lane, struct thread *thread)
+static int begin_thread(struct lane *lane, unsigned number)
 {
+    struct thread *thread = &lane->thread[number];
     sigset_t all, before;
     thread->lane = lane;
+    thread->number = number;
     sigfillset(&all);
     sigdelset(&all, KICK);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -432,7 +501,7 @@ struct lane *lane_new(struct store *store, int device, unsigned threads, size_t 
     pthread_cond_init(&lane->wake, NULL);
     int failed = prepare(lane, touch) ? errno : 0;
     for (unsigned i = 0; i < threads && !failed; i++)
-        failed = begin_thread(lane, &lane->thread[i]);
+        failed = begin_thread(lane, i);
     if (!failed)
         return lane;
     lane_stop(lane);
