@@ -23,6 +23,11 @@
 #define LARGE (UINT32_C(64) << 10)
 /* ... until it has found nothing waiting for so many times. */
 #define IDLE_TO_REST 64
+/* Who is answered asks again at once, as a rule. To wait for that awake takes half as long as to be
+   woken, and is given up where it does not pay. */
+#define AWAKE_NS 30000
+#define SOON_NS (3 * AWAKE_NS) /* with the time that it takes to be woken */
+#define MOST_CREDIT 16
 /* Requests that are read and wait for Python. Where there are more, the kernel keeps them. */
 #define QUEUE 8
 #define HEADER 4096 /* room for what is before the data of a request, as libfuse has it */
@@ -42,6 +47,7 @@ struct thread {
     struct request *request; /* where it reads the next one to; NULL while it waits for memory */
     char *room;              /* where it answers */
     unsigned number, idle;
+    int credit; /* above 0: to stay awake has paid of late */
     int begun, ended;
 };
 
@@ -139,18 +145,51 @@ static int is_more(const struct lane *lane)
     return poll(&device, 1, 0) > 0;
 }
 
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+/* Stay awake for a moment, or until a request waits: whether one does. */
+static int wait_awake(const struct thread *thread)
+{
+    int64_t end = now() + (thread->credit > 0 ? AWAKE_NS : 0);
+    do
+        if (is_more(thread->lane))
+            return 1;
+    while (now() < end);
+    return 0;
+}
+
 /* Let the last of those that read rest, when it finds nothing to do. */
 static void rest(struct thread *thread)
 {
     struct lane *lane = thread->lane;
-    if (!thread->number || is_more(lane))
+    if (++thread->idle < IDLE_TO_REST || !thread->number)
+        return;
+    pthread_mutex_lock(&lane->lock);
+    if (thread->number + 1 == lane->awake)
+        __atomic_store_n(&lane->awake, lane->awake - 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&lane->lock);
+}
+
+/* Read a request, when there is one. */
+static ssize_t read_request(struct thread *thread)
+{
+    const struct lane *lane = thread->lane;
+    if (wait_awake(thread)) {
         thread->idle = 0;
-    else if (++thread->idle >= IDLE_TO_REST) {
-        pthread_mutex_lock(&lane->lock);
-        if (thread->number + 1 == lane->awake)
-            __atomic_store_n(&lane->awake, lane->awake - 1, __ATOMIC_RELAXED);
-        pthread_mutex_unlock(&lane->lock);
+        thread->credit += thread->credit < MOST_CREDIT;
+        return read(lane->device, thread->request->bytes, lane->largest + HEADER);
     }
+    rest(thread);
+    thread->credit -= thread->credit > 1 ? 2 : thread->credit;
+    int64_t began = now();
+    ssize_t size = read(lane->device, thread->request->bytes, lane->largest + HEADER);
+    thread->credit += now() - began < SOON_NS && thread->credit < MOST_CREDIT;
+    return size;
 }
 
 /* By the session, which finds much that could be answered. */
@@ -250,7 +289,7 @@ static int is_large(const struct request *request)
 static int serve_one(struct thread *thread)
 {
     struct lane *lane = thread->lane;
-    ssize_t size = read(lane->device, thread->request->bytes, lane->largest + HEADER);
+    ssize_t size = read_request(thread);
     if (size < 0) /* interrupted, or who has asked is gone; the session may have it be so soon */
         return errno == EINTR || errno == ENOENT || errno == EAGAIN;
     thread->request->size = (size_t)size;
@@ -275,7 +314,6 @@ static void *run(void *argument)
     while (goes_on && !is_set(&lane->stop)) {
         if (is_to_read(thread)) {
             goes_on = serve_one(thread);
-            rest(thread);
             continue;
         }
         pthread_mutex_lock(&lane->lock);
