@@ -13,8 +13,8 @@ HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "tmemfs" / "native"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
-STORE = [NATIVE / "store.c"]
-LANE = [*STORE, NATIVE / "serve.c", NATIVE / "lane.c"]
+STORE = [NATIVE / f"{name}.c" for name in ("store", "hash", "slab", "hidden")]
+LANE = [*STORE, *(NATIVE / f"{name}.c" for name in ("serve", "lane", "device"))]
 
 
 def build(program: Path, sanitizers: str, *sources: Path) -> None:

@@ -1,10 +1,8 @@
 #define _GNU_SOURCE
-#include "lane.h"
+#include "lane_inside.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/fuse.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,60 +16,13 @@
 #define HANDED_TO_PARK 16
 /* ... until the session could have answered so many more than it could not. */
 #define ANSWERED_TO_BEGIN 8
-/* Reads of so many bytes, or more requests at once than one thread answers, and one more thread reads
-   as well ... */
+/* Reads of so many bytes, or more requests at once than one thread answers, and one more thread
+   reads as well. */
 #define LARGE (UINT32_C(64) << 10)
-/* ... until it has found nothing waiting for so many times. */
-#define IDLE_TO_REST 64
-/* Who is answered asks again at once, as a rule. To wait for that awake takes half as long as to be
-   woken, and is given up where it does not pay. */
-#define AWAKE_NS 30000
-#define SOON_NS (3 * AWAKE_NS) /* with the time that it takes to be woken */
-#define MOST_CREDIT 16
 /* Requests that are read and wait for Python. Where there are more, the kernel keeps them. */
 #define QUEUE 8
-#define HEADER 4096 /* room for what is before the data of a request, as libfuse has it */
-#define NOTES 64
 /* Wakes a thread that waits for a request, and does nothing else. */
 #define KICK (SIGRTMIN + 3)
-
-struct request {
-    struct request *next;
-    size_t size;
-    char *bytes;
-};
-
-struct thread {
-    struct lane *lane;
-    pthread_t id;
-    struct request *request; /* where it reads the next one to; NULL while it waits for memory */
-    char *room;              /* where it answers */
-    unsigned number, idle;
-    int credit; /* above 0: to stay awake has paid of late */
-    int begun, ended;
-};
-
-struct lane {
-    struct store *store;
-    struct grants grants; /* guarded by the lock of the store */
-    int device, queue_event, note_event, events;
-    size_t largest;
-
-    pthread_mutex_t lock; /* of what follows, as far as it is not atomic */
-    pthread_cond_t wake;  /* something of it has changed */
-    struct request *first, **last, *spare, *taken;
-    struct note notes[NOTES];
-    unsigned first_note, note_count;
-    unsigned threads, parked;
-    unsigned awake;                  /* atomic as well: so many, the first, are to read */
-    int wanted, stop, session_reads; /* atomic as well */
-
-    unsigned in_a_row;         /* atomic: requests handed over since one was answered */
-    uint64_t answered, handed; /* atomic */
-    unsigned could; /* how many more the session could have answered than not; its own */
-    char *room;     /* where the session answers */
-    struct thread thread[];
-};
 
 static void tell(int event)
 {
@@ -83,127 +34,6 @@ static void untell(int event)
 {
     uint64_t count;
     (void)!read(event, &count, sizeof count);
-}
-
-static int is_set(const int *flag)
-{
-    return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
-}
-
-static void let(int *flag, int value)
-{
-    __atomic_store_n(flag, value, __ATOMIC_RELEASE);
-}
-
-/* -- who reads the device --------------------------------------------------------------------- */
-
-/* With the lock: when no thread reads it, or none is to. */
-static void let_session_read(struct lane *lane, int reads)
-{
-    struct epoll_event event = {.events = reads ? EPOLLIN : 0, .data.fd = lane->device};
-    int flags = fcntl(lane->device, F_GETFL);
-    /* Threads wait in read(2), which takes less than poll(2) before it; the session must not wait. */
-    (void)fcntl(lane->device, F_SETFL, reads ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
-    (void)epoll_ctl(lane->events, EPOLL_CTL_MOD, lane->device, &event);
-    let(&lane->session_reads, reads);
-}
-
-/* Whether a thread is to read. */
-static int is_to_read(const struct thread *thread)
-{
-    const struct lane *lane = thread->lane;
-    return is_set(&lane->wanted) &&
-           thread->number < __atomic_load_n(&lane->awake, __ATOMIC_RELAXED);
-}
-
-/* With the lock: wait until the thread is to read, or the end. */
-static void park(struct thread *thread)
-{
-    struct lane *lane = thread->lane;
-    if (++lane->parked == lane->threads)
-        let_session_read(lane, 1);
-    while (!is_to_read(thread) && !lane->stop)
-        pthread_cond_wait(&lane->wake, &lane->lock);
-    lane->parked--;
-    thread->idle = 0;
-}
-
-/* With the lock: let one more thread read. Two that wait in read(2) have their turns, each on a
-   processor that has gone to sleep: where one is enough, only one does. */
-static void wake_one_more(struct lane *lane)
-{
-    if (lane->awake < lane->threads) {
-        __atomic_store_n(&lane->awake, lane->awake + 1, __ATOMIC_RELAXED);
-        pthread_cond_broadcast(&lane->wake);
-    }
-}
-
-/* Whether a request waits. */
-static int is_more(const struct lane *lane)
-{
-    struct pollfd device = {.fd = lane->device, .events = POLLIN};
-    return poll(&device, 1, 0) > 0;
-}
-
-static int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
-}
-
-/* Stay awake for a moment, or until a request waits: whether one does. */
-static int wait_awake(const struct thread *thread)
-{
-    int64_t end = now() + (thread->credit > 0 ? AWAKE_NS : 0);
-    do
-        if (is_more(thread->lane))
-            return 1;
-    while (now() < end);
-    return 0;
-}
-
-/* Let the last of those that read rest, when it finds nothing to do. */
-static void rest(struct thread *thread)
-{
-    struct lane *lane = thread->lane;
-    if (++thread->idle < IDLE_TO_REST || !thread->number)
-        return;
-    pthread_mutex_lock(&lane->lock);
-    if (thread->number + 1 == lane->awake)
-        __atomic_store_n(&lane->awake, lane->awake - 1, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&lane->lock);
-}
-
-/* Read a request, when there is one. */
-static ssize_t read_request(struct thread *thread)
-{
-    const struct lane *lane = thread->lane;
-    if (wait_awake(thread)) {
-        thread->idle = 0;
-        thread->credit += thread->credit < MOST_CREDIT;
-        return read(lane->device, thread->request->bytes, lane->largest + HEADER);
-    }
-    rest(thread);
-    thread->credit -= thread->credit > 1 ? 2 : thread->credit;
-    int64_t began = now();
-    ssize_t size = read(lane->device, thread->request->bytes, lane->largest + HEADER);
-    thread->credit += now() - began < SOON_NS && thread->credit < MOST_CREDIT;
-    return size;
-}
-
-/* By the session, which finds much that could be answered. */
-static void begin(struct lane *lane)
-{
-    pthread_mutex_lock(&lane->lock);
-    if (lane->session_reads && !lane->stop) {
-        let_session_read(lane, 0);
-        let(&lane->wanted, 1);
-        __atomic_store_n(&lane->awake, 1, __ATOMIC_RELAXED);
-        __atomic_store_n(&lane->in_a_row, 0, __ATOMIC_RELAXED);
-        pthread_cond_broadcast(&lane->wake);
-    }
-    pthread_mutex_unlock(&lane->lock);
 }
 
 /* -- answers ---------------------------------------------------------------------------------- */
@@ -270,7 +100,7 @@ static void hand_over(struct thread *thread)
     if (__atomic_add_fetch(&lane->in_a_row, 1, __ATOMIC_RELAXED) >= HANDED_TO_PARK)
         let(&lane->wanted, 0);
     if (lane->spare == NULL) /* who can be answered is not to wait for Python, too */
-        wake_one_more(lane);
+        device_wake_one_more(lane);
     while (lane->spare == NULL && !lane->stop)
         pthread_cond_wait(&lane->wake, &lane->lock);
     thread->request = take_spare(lane);
@@ -289,14 +119,14 @@ static int is_large(const struct request *request)
 static int serve_one(struct thread *thread)
 {
     struct lane *lane = thread->lane;
-    ssize_t size = read_request(thread);
+    ssize_t size = device_read(thread);
     if (size < 0) /* interrupted, or who has asked is gone; the session may have it be so soon */
         return errno == EINTR || errno == ENOENT || errno == EAGAIN;
     thread->request->size = (size_t)size;
     if (__atomic_load_n(&lane->awake, __ATOMIC_RELAXED) < lane->threads &&
-        (is_large(thread->request) || is_more(lane))) {
+        (is_large(thread->request) || device_has_more(lane))) {
         pthread_mutex_lock(&lane->lock);
-        wake_one_more(lane);
+        device_wake_one_more(lane);
         pthread_mutex_unlock(&lane->lock);
     }
     if (answer(lane, thread->request->bytes, (size_t)size, thread->room))
@@ -312,18 +142,18 @@ static void *run(void *argument)
     struct lane *lane = thread->lane;
     int goes_on = 1;
     while (goes_on && !is_set(&lane->stop)) {
-        if (is_to_read(thread)) {
+        if (device_is_to_read(thread)) {
             goes_on = serve_one(thread);
             continue;
         }
         pthread_mutex_lock(&lane->lock);
-        park(thread);
+        device_park(thread);
         pthread_mutex_unlock(&lane->lock);
     }
     pthread_mutex_lock(&lane->lock);
     /* The session finds out for itself that the mount has gone. */
     if (!lane->session_reads)
-        let_session_read(lane, 1);
+        device_let_session_read(lane, 1);
     let(&lane->wanted, 0);
     lane->parked++;
     let(&thread->ended, 1);
@@ -471,7 +301,7 @@ static int answer_for_session(struct lane *lane, const void *request, size_t siz
     }
     if (++lane->could >= ANSWERED_TO_BEGIN) {
         lane->could = 0;
-        begin(lane);
+        device_begin(lane);
     }
     return 1;
 }

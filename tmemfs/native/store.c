@@ -1,12 +1,7 @@
-#define _GNU_SOURCE
-#include "store.h"
+#include "parts.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "codec.h"
 
@@ -17,19 +12,6 @@
 #define SLOT_BYTES 8
 #define MAPS 2u   /* words of marks */
 #define GROWTH 4u /* nodes grow by so many pages at a time */
-
-#define FEWEST_BUCKETS 64u
-#define PAGE 4096u
-
-static void *at(const struct store *store, uint64_t offset)
-{
-    return store->base + offset;
-}
-
-static uint64_t offset_of(const struct store *store, const void *place)
-{
-    return (uint64_t)((const char *)place - store->base);
-}
 
 /* -- the lock -------------------------------------------------------------------------------- */
 
@@ -46,210 +28,6 @@ void store_alone(struct store *store)
 void store_leave(struct store *store)
 {
     pthread_rwlock_unlock(&store->lock);
-}
-
-/* -- hash tables ----------------------------------------------------------------------------- */
-
-enum kind { OBJECTS, NODES };
-
-static struct hash *hash_of(const struct store *store, enum kind kind)
-{
-    return kind == OBJECTS ? &store->head->objects : &store->head->nodes;
-}
-
-static uint64_t mix(uint64_t x)
-{
-    x ^= x >> 30;
-    x *= UINT64_C(0xbf58476d1ce4e5b9);
-    x ^= x >> 27;
-    x *= UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
-static uint64_t object_key(uint32_t table, const struct wide *id)
-{
-    return mix(id->part[0] ^ mix(id->part[1] ^ mix(id->part[2] ^ mix(table))));
-}
-
-static uint64_t node_key(uint32_t object, uint64_t number)
-{
-    return mix((uint64_t)object << 32 | number);
-}
-
-/* What is in a bucket is a reference: the number of an object and one, or where a node is. */
-static uint64_t key_of(const struct store *store, enum kind kind, uint64_t reference)
-{
-    if (kind == OBJECTS) {
-        const struct object *object = store_object(store, (uint32_t)(reference - 1));
-        return object_key(object->table, &object->id);
-    }
-    const struct node *node = at(store, reference);
-    return node_key(node->object, node->number);
-}
-
-static uint64_t *next_of(const struct store *store, enum kind kind, uint64_t reference)
-{
-    if (kind == OBJECTS)
-        return &store_object(store, (uint32_t)(reference - 1))->next;
-    return &((struct node *)at(store, reference))->next;
-}
-
-/* The largest power of two that is not above *size*. */
-static uint64_t power_within(uint64_t size)
-{
-    return UINT64_C(1) << (63 - __builtin_clzll(size));
-}
-
-static uint64_t *bucket_of(const struct store *store, const struct hash *hash, uint64_t key)
-{
-    uint64_t power = power_within(hash->size), place = key & (2 * power - 1);
-    if (place >= hash->size) /* that half has not been split yet */
-        place &= power - 1;
-    return (uint64_t *)at(store, hash->buckets) + place;
-}
-
-/* Put all that is chained from *reference* on into the buckets where it belongs by now. */
-static void place_again(struct store *store, enum kind kind, uint64_t reference)
-{
-    while (reference) {
-        uint64_t *next = next_of(store, kind, reference), following = *next;
-        uint64_t *bucket =
-            bucket_of(store, hash_of(store, kind), key_of(store, kind, reference));
-        *next = *bucket;
-        *bucket = reference;
-        reference = following;
-    }
-}
-
-static void insert(struct store *store, enum kind kind, uint64_t reference)
-{
-    struct hash *hash = hash_of(store, kind);
-    uint64_t *buckets = at(store, hash->buckets);
-    *next_of(store, kind, reference) = 0;
-    place_again(store, kind, reference);
-    if (++hash->count > hash->size && hash->size < hash->most) {
-        uint64_t split = hash->size - power_within(hash->size), chain = buckets[split];
-        buckets[hash->size++] = buckets[split] = 0;
-        place_again(store, kind, chain);
-    }
-}
-
-static void take_out(struct store *store, enum kind kind, uint64_t reference)
-{
-    struct hash *hash = hash_of(store, kind);
-    uint64_t *buckets = at(store, hash->buckets);
-    uint64_t *link = bucket_of(store, hash, key_of(store, kind, reference));
-    while (*link != reference)
-        link = next_of(store, kind, *link);
-    *link = *next_of(store, kind, reference);
-    if (--hash->count < hash->size / 2 && hash->size > FEWEST_BUCKETS) {
-        uint64_t chain = buckets[--hash->size];
-        place_again(store, kind, chain);
-    }
-}
-
-/* -- memory for nodes ------------------------------------------------------------------------ */
-
-static unsigned class_of(size_t size)
-{
-    return (unsigned)((size + SLAB_STEP - 1) / SLAB_STEP);
-}
-
-static void link_slab(struct store *store, struct slab *slab)
-{
-    uint64_t *first = &store->head->roomy[slab->size / SLAB_STEP], offset = offset_of(store, slab);
-    slab->before = 0;
-    slab->after = *first;
-    if (*first)
-        ((struct slab *)at(store, *first))->before = offset;
-    *first = offset;
-}
-
-static void unlink_slab(struct store *store, struct slab *slab)
-{
-    if (slab->after)
-        ((struct slab *)at(store, slab->after))->before = slab->before;
-    if (slab->before)
-        ((struct slab *)at(store, slab->before))->after = slab->after;
-    else
-        store->head->roomy[slab->size / SLAB_STEP] = slab->after;
-}
-
-static struct slab *new_slab(struct store *store, unsigned class)
-{
-    struct header *head = store->head;
-    uint32_t *free_slabs = at(store, head->free_slabs);
-    uint64_t number;
-    if (head->free_slab_count)
-        number = free_slabs[--head->free_slab_count];
-    else if (head->slab_count < head->slab_most)
-        number = head->slab_count++;
-    else
-        return NULL;
-    struct slab *slab = at(store, head->slab_array + number * SLAB_BYTES);
-    slab->size = class * SLAB_STEP;
-    slab->used = 0;
-    slab->free = 0;
-    slab->fresh = offset_of(store, slab) + SLAB_STEP;
-    link_slab(store, slab);
-    return slab;
-}
-
-static int is_full(const struct store *store, const struct slab *slab)
-{
-    return !slab->free && slab->fresh + slab->size > offset_of(store, slab) + SLAB_BYTES;
-}
-
-/* Memory for *size* bytes; NULL without. */
-static void *allocate(struct store *store, size_t size)
-{
-    unsigned class = class_of(size);
-    uint64_t roomy = store->head->roomy[class], *piece;
-    struct slab *slab = roomy ? at(store, roomy) : new_slab(store, class);
-    if (slab == NULL)
-        return NULL;
-    if (slab->free) {
-        piece = at(store, slab->free);
-        slab->free = *piece;
-    } else {
-        piece = at(store, slab->fresh);
-        slab->fresh += slab->size;
-    }
-    slab->used++;
-    if (is_full(store, slab))
-        unlink_slab(store, slab);
-    return piece;
-}
-
-static void release(struct store *store, void *place)
-{
-    struct header *head = store->head;
-    uint64_t offset = offset_of(store, place), *piece = place;
-    struct slab *slab = at(store, offset & ~(uint64_t)(SLAB_BYTES - 1));
-    if (is_full(store, slab))
-        link_slab(store, slab);
-    *piece = slab->free;
-    slab->free = offset;
-    if (--slab->used)
-        return;
-    unlink_slab(store, slab);
-    uint64_t start = offset_of(store, slab), number = (start - head->slab_array) / SLAB_BYTES;
-    ((uint32_t *)at(store, head->free_slabs))[head->free_slab_count++] = (uint32_t)number;
-    if (number >= head->kept)
-        /* Where the system does not take it back it stays, and the next slab has it. */
-        (void)!fallocate(store->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)start,
-                         SLAB_BYTES);
-}
-
-void store_keep(struct store *store, uint64_t size)
-{
-    struct header *head = store->head;
-    uint64_t slabs = size / SLAB_BYTES;
-    head->kept = slabs < head->slab_most ? slabs : head->slab_most;
-    for (uint64_t page = 0; page < head->kept * SLAB_BYTES; page += PAGE) {
-        volatile char *first = at(store, head->slab_array + page);
-        *first = *first; /* memory that is only read is not there yet */
-    }
 }
 
 /* -- objects --------------------------------------------------------------------------------- */
@@ -307,14 +85,14 @@ static void join(struct store *store, struct object *object)
 {
     store->head->pending = 0;
     store->head->tables[object->table].objects++;
-    insert(store, OBJECTS, (uint64_t)object->number + 1);
+    hash_insert(store, OBJECTS, (uint64_t)object->number + 1);
 }
 
 /* Its last page has gone. */
 static void leave(struct store *store, struct object *object)
 {
     struct header *head = store->head;
-    take_out(store, OBJECTS, (uint64_t)object->number + 1);
+    hash_remove(store, OBJECTS, (uint64_t)object->number + 1);
     head->tables[object->table].objects--;
     object->table = 0;
     object->incarnation++;
@@ -385,7 +163,7 @@ static int64_t node_charge(const struct node *node)
 static struct node *new_node(struct store *store, struct object *object, uint64_t number,
                              uint32_t length)
 {
-    struct node *node = allocate(store, node_size(length));
+    struct node *node = slab_allocate(store, node_size(length));
     if (node == NULL)
         return NULL;
     memset(node, 0, node_size(length));
@@ -403,19 +181,19 @@ static void link_node(struct store *store, struct object *object, struct node *n
     if (object->nodes)
         ((struct node *)at(store, object->nodes))->before = offset;
     object->nodes = offset;
-    insert(store, NODES, offset);
+    hash_insert(store, NODES, offset);
 }
 
 static void unlink_node(struct store *store, struct object *object, struct node *node)
 {
-    take_out(store, NODES, offset_of(store, node));
+    hash_remove(store, NODES, offset_of(store, node));
     if (node->after)
         ((struct node *)at(store, node->after))->before = node->before;
     if (node->before)
         ((struct node *)at(store, node->before))->after = node->after;
     else
         object->nodes = node->after;
-    release(store, node);
+    slab_release(store, node);
 }
 
 /* The node of that number, with *length* slots or more: made, or made longer. NULL without room. */
@@ -511,44 +289,6 @@ unsigned store_remove(struct store *store, struct object *object, uint64_t first
         leave(store, object);
     }
     return gone;
-}
-
-/* -- pages that are hidden -------------------------------------------------------------------- */
-
-int store_watch(struct store *store, uint32_t table, uint64_t pages)
-{
-    struct hidden *hidden = &store->hidden[table];
-    size_t size = (pages / 64 + 1) * sizeof *hidden->bits;
-    free(hidden->bits);
-    hidden->pages = 0;
-    hidden->bits = malloc(size);
-    if (hidden->bits == NULL)
-        return -1;
-    memset(hidden->bits, 0xff, size); /* to have the memory */
-    memset(hidden->bits, 0, size);
-    hidden->pages = pages;
-    return 0;
-}
-
-void store_hide(struct store *store, uint32_t table, uint64_t first, uint64_t last, int hide)
-{
-    struct hidden *hidden = &store->hidden[table];
-    for (uint64_t index = first; index < last && index < hidden->pages; index++) {
-        uint64_t *word = &hidden->bits[index / 64], bit = UINT64_C(1) << (index % 64);
-        if (hide)
-            __atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
-        else
-            __atomic_fetch_and(word, ~bit, __ATOMIC_SEQ_CST);
-    }
-}
-
-int store_hides(const struct store *store, uint32_t table, uint64_t first, uint64_t last)
-{
-    const struct hidden *hidden = &store->hidden[table];
-    for (uint64_t index = first; index < last && index < hidden->pages; index++)
-        if (__atomic_load_n(&hidden->bits[index / 64], __ATOMIC_SEQ_CST) >> (index % 64) & 1)
-            return 1;
-    return 0;
 }
 
 /* -- tables and pages ------------------------------------------------------------------------ */
