@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -19,6 +19,7 @@ import trio
 from tmemfs.errors import CorruptPage
 from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE
 from tmemfs.native.lane import Lane
+from tmemfs.swap.runs import runs
 from tmemfs.tmem import PersistentPool
 
 PAGE_SIZE = 4096
@@ -52,20 +53,27 @@ class Buffered(dict[int, bytes]):
         self._stored.hide(index, index + 1)
         self.setdefault(index, page)
 
-    def drop(self, index: int, page: bytes) -> None:
-        """Forget *page*, unless there is a newer one of that index by now."""
-        if self.get(index) is page:
+    def drop(self, pages: Mapping[int, bytes]) -> None:
+        """Forget *pages*, but for those of which there is a newer one by now."""
+        gone = sorted(index for index, page in pages.items() if self.get(index) is page)
+        for index in gone:
             del self[index]
-            self._stored.show(index, index + 1)
+        for place, count in runs(gone):
+            self._stored.show(gone[place], gone[place] + count)
 
-    def show_others(self, first: int, last: int) -> None:
-        """Show those of the pages *first* to *last* (excluded) that are not here."""
-        if not self:
-            self._stored.show(first, last)
+    @contextlib.contextmanager
+    def hiding(self, first: int, last: int) -> Iterator[None]:
+        """Around a change of what is stored of the pages *first* to *last* (excluded)."""
+        if all(map(self.__contains__, range(first, last))):
+            yield  # they are hidden already
             return
-        for index in range(first, last):
-            if index not in self:
-                self._stored.show(index, index + 1)
+        self._stored.hide(first, last)
+        try:
+            yield
+        finally:
+            shown = [index for index in range(first, last) if index not in self]
+            for place, count in runs(shown):
+                self._stored.show(shown[place], shown[place] + count)
 
 
 class SwapVolume:
@@ -201,8 +209,7 @@ class SwapVolume:
         if not self._pool.has_room(count) and data.strip(b"\0"):
             return False
         self._put(first, data)
-        for index, page in edges.items():
-            self.buffered.drop(index, page)  # it is stored now, with what was written to it
+        self.buffered.drop(edges)  # they are stored now, with what was written to them
         return True
 
     def _put(self, first: int, data: bytes) -> None:
@@ -210,12 +217,8 @@ class SwapVolume:
 
         On the way a page may be neither here nor there, and others would take that for zeros.
         """
-        last = first + len(data) // self._pool.page_size
-        self._pool.objects.hide(first, last)
-        try:
+        with self.buffered.hiding(first, first + len(data) // self._pool.page_size):
             self._put_hidden(first, data)
-        finally:
-            self.buffered.show_others(first, last)
 
     def _put_hidden(self, first: int, data: bytes) -> None:
         page_size, zeros = self._pool.page_size, self._zeros

@@ -91,7 +91,7 @@ class WriteBuffer:
             await self._give({i: page for i, page in noted.items() if not first <= i < last})
             await self.volume.fallocate(mode, offset, length)
             if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
-                self._done(noted)
+                self._noted.drop(noted)
 
     def settle(self) -> None:
         """Give the volume all that it takes without waiting, so that its figures are complete."""
@@ -194,7 +194,7 @@ class WriteBuffer:
             data = b"".join(pages.values())
             if not self.volume.write_now(next(iter(pages)) * PAGE_SIZE, data):
                 return False
-            self._done(pages)
+            self._noted.drop(pages)
         return True
 
     async def _give(self, pages: Pages) -> None:
@@ -206,12 +206,7 @@ class WriteBuffer:
                 written = self.volume.write(indices[place] * PAGE_SIZE, b"".join(run.values()))
                 if isinstance(written, Coroutine):
                     await written
-                self._done(run)
-
-    def _done(self, pages: Pages) -> None:
-        """Forget *pages*, but for those that were written again."""
-        for index, page in pages.items():
-            self._noted.drop(index, page)
+                self._noted.drop(run)
 
 
 def _stretches(noted: Pages, offset: int, end: int) -> Iterator[tuple[int, int, bool]]:
