@@ -96,9 +96,10 @@ def _serve(
     if mount.steps:
         session.touch_stack(hardening.STACK)
     mount.discards = session.active()
-    mount.use(session.lane(mount.core.storage, _bounds(config), touch=bool(config.swaps)))
     hardening.finish(mount.steps, "" if mount.discards else session.why_not())
     credentials.give_up()
+    # Its threads have what this one has, from now on.
+    mount.use(session.lane(mount.core.storage, _bounds(config), touch=bool(config.swaps)))
     ready = False
 
     def announce() -> None:

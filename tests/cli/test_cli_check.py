@@ -128,9 +128,9 @@ def steps() -> list[Finding]:
 @pytest.mark.parametrize(
     ("free", "overflow", "level"),
     [
-        (GIB + 70 * MIB, False, Level.OK),
-        (GIB + 70 * MIB, True, Level.MISSING),
-        (GIB + 94 * MIB, True, Level.OK),
+        (GIB + 80 * MIB, False, Level.OK),
+        (GIB + 80 * MIB, True, Level.MISSING),
+        (GIB + 104 * MIB, True, Level.OK),
         (GIB, False, Level.MISSING),
         (-GIB, False, Level.MISSING),
     ],

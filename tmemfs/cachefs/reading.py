@@ -96,6 +96,7 @@ class Reader:
         most = self._fetcher.readahead if end < data.size else 0  # behind the end there is nothing
         ahead = file.window.advance(first, last, most // page_size) if most else None
         if lane is not None:
+            lane.move(file.handle, last)
             lane.watch(file.handle, self._edge(file))
         if last - first == 1:
             # Most reads, so that this does without lists.

@@ -52,6 +52,7 @@
 #include <errno.h>
 #include <fuse3/fuse_lowlevel.h>
 #include <linux/fuse.h>
+#include <malloc.h>
 #include <stddef.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -81,6 +82,7 @@ static int with_ours;           /* whether a session has our table */
 static struct fuse_buf own;     /* what requests are read into; its memory is for all */
 static struct fuse_buf request; /* the one that was received last: there, or in the lane's memory */
 static const struct lane_capsule *lane; /* NULL without one */
+static int touches;             /* whether memory is to be there before it is needed */
 static struct fuse_session *current_session;
 static int (*session_fd)(struct fuse_session *session); /* libfuse's */
 static uint64_t first_unique;   /* the first request, in whose reply it is said what is wanted */
@@ -274,6 +276,11 @@ int receive(struct fuse_session *session, struct fuse_buf *buffer)
     /* Without memory the first time, which libfuse then makes as large as it has to be. */
     struct fuse_buf ours = {.mem = own.mem};
     int size = real(session, &ours);
+    if (touches && own.mem == NULL && ours.mem != NULL && size > 0) {
+        /* All of it: the lane may have had all large requests so far. */
+        size_t all = malloc_usable_size(ours.mem);
+        memset((char *)ours.mem + size, 0, all - (size_t)size);
+    }
     own = request = ours;
     if (size == -EAGAIN || (size > 0 && lane != NULL &&
                             lane->session->answer(lane->lane, own.mem, (size_t)size)))
@@ -423,9 +430,12 @@ static PyObject *descriptor(PyObject *module, PyObject *none)
     return PyLong_FromLong(current_session && session_fd ? session_fd(current_session) : -1);
 }
 
-static PyObject *attach(PyObject *module, PyObject *capsule)
+static PyObject *attach(PyObject *module, PyObject *args)
 {
     const struct lane_capsule *shown = NULL;
+    PyObject *capsule;
+    if (!PyArg_ParseTuple(args, "Op", &capsule, &touches))
+        return NULL;
     if (capsule != Py_None &&
         (shown = PyCapsule_GetPointer(capsule, LANE_CAPSULE)) == NULL)
         return NULL;
@@ -448,7 +458,7 @@ static PyObject *wanted(PyObject *module, PyObject *none)
 
 static PyMethodDef methods[] = {{"listen", listen, METH_VARARGS, NULL},
                                 {"answer", answer, METH_VARARGS, NULL},
-                                {"attach", attach, METH_O, NULL},
+                                {"attach", attach, METH_VARARGS, NULL},
                                 {"active", active, METH_NOARGS, NULL},
                                 {"wanted", wanted, METH_NOARGS, NULL},
                                 {"descriptor", descriptor, METH_NOARGS, NULL},

@@ -108,14 +108,14 @@ def lane(storage: Storage, bounds: Bounds, *, touch: bool) -> Lane | None:
     if extension is None or not isinstance(storage, NativeStorage) or extension.descriptor() < 0:
         return None
     made = Lane(storage, extension.descriptor(), bounds.largest, touch=touch)
-    extension.attach(made.capsule)
+    extension.attach(made.capsule, touch)
     return made
 
 
 def detach(lane: Lane) -> None:
     """End *lane*; the session reads for itself from now on."""
     assert extension is not None
-    extension.attach(None)
+    extension.attach(None, False)
     lane.end()
 
 

@@ -120,6 +120,16 @@ static PyObject *method_follow(PyObject *self, PyObject *handle)
     return Py_BuildValue("KO", (unsigned long long)position, in_order ? Py_True : Py_False);
 }
 
+static PyObject *method_move(PyObject *self, PyObject *args)
+{
+    struct lane *lane = lane_of(self);
+    unsigned long long handle, position;
+    if (lane == NULL || !PyArg_ParseTuple(args, "KK", &handle, &position))
+        return NULL;
+    lane_move(lane, handle, position);
+    Py_RETURN_NONE;
+}
+
 static PyObject *method_watch(PyObject *self, PyObject *args)
 {
     struct lane *lane = lane_of(self);
@@ -179,6 +189,8 @@ static PyMethodDef methods[] = {
     {"revoke", method_revoke, METH_O, "Undo it; when this returns no thread is at it any more."},
     {"follow", method_follow, METH_O,
      "The page behind the last one that was read, and whether all was in order until there."},
+    {"move", method_move, METH_VARARGS,
+     "move(handle, position): Python has read up to that page (excluded)."},
     {"watch", method_watch, METH_VARARGS,
      "watch(handle, edge): note who reads in order and beyond page *edge*."},
     {"note", method_note, METH_NOARGS, "The next note, (handle, first, last, in order), None without one."},

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,11 +17,12 @@
 #define HANDED_TO_PARK 16
 /* ... until the session could have answered so many more than it could not. */
 #define ANSWERED_TO_BEGIN 8
+/* Where all memory is to be there from the start, swap is what counts, of which nobody asks for more
+   at once. */
+#define MOST_TOUCHED (UINT32_C(256) << 10)
 /* Reads of so many bytes, or more requests at once than one thread answers, and one more thread
    reads as well. */
 #define LARGE (UINT32_C(64) << 10)
-/* Requests that are read and wait for Python. Where there are more, the kernel keeps them. */
-#define QUEUE 8
 /* Wakes a thread that waits for a request, and does nothing else. */
 #define KICK (SIGRTMIN + 3)
 
@@ -57,7 +59,7 @@ static int answer(struct lane *lane, const char *request, size_t size, char *roo
     struct note noted;
     char *bytes;
     if (size < sizeof *header + sizeof *in || header->opcode != FUSE_READ ||
-        in->size > lane->largest)
+        in->size > lane->most)
         return 0;
     ssize_t found = serve_read(lane->store, &lane->grants, in->fh, in->offset, in->size, room,
                                &bytes, &noted);
@@ -226,6 +228,13 @@ uint64_t lane_follow(struct lane *lane, uint64_t handle, int *in_order)
     return grant != NULL ? __atomic_load_n(&grant->position, __ATOMIC_RELAXED) : 0;
 }
 
+void lane_move(struct lane *lane, uint64_t handle, uint64_t position)
+{
+    struct grant *grant = serve_find(&lane->grants, handle);
+    if (grant != NULL)
+        __atomic_store_n(&grant->position, position, __ATOMIC_RELAXED);
+}
+
 void lane_watch(struct lane *lane, uint64_t handle, uint64_t edge)
 {
     struct grant *grant = serve_find(&lane->grants, handle);
@@ -310,57 +319,58 @@ const struct lane_session lane_session = {take, reads, answer_for_session};
 
 /* -- beginning and end ------------------------------------------------------------------------ */
 
-static char *memory(size_t size, int touch)
+/* Memory for all requests and answers, in one mapping of its own: the heap is for others. */
+static int share_out_memory(struct lane *lane, int touch)
 {
-    char *memory = malloc(size);
-    if (memory != NULL && touch)
-        memset(memory, 0xff, size); /* zeros might be lent by the kernel without any memory */
-    return memory;
-}
-
-static int add_spare(struct lane *lane, int touch)
-{
-    struct request *request = calloc(1, sizeof *request);
-    if (request == NULL)
+    size_t bytes = lane->largest + HEADER, room = lane->most + 2 * LARGEST_PAGE;
+    unsigned requests = lane->threads + QUEUE, rooms = lane->threads + 1;
+    lane->memory_size = requests * bytes + rooms * room;
+    lane->memory = mmap(NULL, lane->memory_size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (lane->memory == MAP_FAILED)
         return -1;
-    request->next = lane->spare;
-    lane->spare = request;
-    request->bytes = memory(lane->largest + HEADER, touch);
-    return request->bytes != NULL ? 0 : -1;
+    if (touch) /* MAP_POPULATE does nothing where memory is locked as it is touched */
+        memset(lane->memory, 0, lane->memory_size);
+    char *next = lane->memory;
+    for (unsigned i = 0; i < requests; i++, next += bytes) {
+        lane->requests[i].bytes = next;
+        lane->requests[i].next = lane->spare;
+        lane->spare = &lane->requests[i];
+    }
+    for (unsigned i = 0; i < lane->threads; i++, next += room) {
+        lane->thread[i].request = take_spare(lane);
+        lane->thread[i].room = next;
+    }
+    lane->room = next;
+    return 0;
 }
 
 static int prepare(struct lane *lane, int touch)
 {
     struct epoll_event queue = {.events = EPOLLIN}, device = {.events = EPOLLIN};
     struct sigaction nothing = {.sa_handler = kicked};
-    size_t room = lane->largest + 2 * LARGEST_PAGE;
     lane->queue_event = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC);
     lane->note_event = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC);
     lane->events = epoll_create1(EPOLL_CLOEXEC);
     if (lane->queue_event < 0 || lane->note_event < 0 || lane->events < 0 ||
         epoll_ctl(lane->events, EPOLL_CTL_ADD, lane->queue_event, &queue) ||
         epoll_ctl(lane->events, EPOLL_CTL_ADD, lane->device, &device) ||
-        sigaction(KICK, &nothing, NULL) || (lane->room = memory(room, touch)) == NULL)
+        sigaction(KICK, &nothing, NULL))
         return -1;
-    for (unsigned i = 0; i < lane->threads + QUEUE; i++)
-        if (add_spare(lane, touch))
-            return -1;
-    for (unsigned i = 0; i < lane->threads; i++) {
-        lane->thread[i].request = take_spare(lane);
-        if ((lane->thread[i].room = memory(room, touch)) == NULL)
-            return -1;
-    }
-    return 0;
+    return share_out_memory(lane, touch);
 }
 
 struct lane *lane_new(struct store *store, int device, unsigned threads, size_t largest, int touch)
 {
-    struct lane *lane = calloc(1, sizeof *lane + threads * sizeof *lane->thread);
+    struct lane *lane = calloc(1, sizeof *lane);
     if (lane == NULL)
         return NULL;
+    threads = threads < MOST_THREADS ? threads : MOST_THREADS;
+    lane->memory = MAP_FAILED;
     lane->store = store;
     lane->device = device;
     lane->largest = largest;
+    lane->most = touch && largest > MOST_TOUCHED ? MOST_TOUCHED : largest;
     lane->threads = threads;
     lane->last = &lane->first;
     lane->queue_event = lane->note_event = lane->events = -1;
@@ -378,25 +388,8 @@ struct lane *lane_new(struct store *store, int device, unsigned threads, size_t 
     return NULL;
 }
 
-static void free_requests(struct request *request)
-{
-    while (request != NULL) {
-        struct request *next = request->next;
-        free(request->bytes);
-        free(request);
-        request = next;
-    }
-}
-
 void lane_free(struct lane *lane)
 {
-    for (unsigned i = 0; i < lane->threads; i++) {
-        free_requests(lane->thread[i].request);
-        free(lane->thread[i].room);
-    }
-    free_requests(lane->first);
-    free_requests(lane->spare);
-    free_requests(lane->taken);
     for (unsigned i = 0; i < GRANT_BUCKETS; i++)
         while (lane->grants.buckets[i] != NULL)
             serve_revoke(&lane->grants, lane->grants.buckets[i]->handle);
@@ -406,6 +399,7 @@ void lane_free(struct lane *lane)
             close(files[i]);
     pthread_mutex_destroy(&lane->lock);
     pthread_cond_destroy(&lane->wake);
-    free(lane->room);
+    if (lane->memory != MAP_FAILED)
+        munmap(lane->memory, lane->memory_size);
     free(lane);
 }

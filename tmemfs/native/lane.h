@@ -37,6 +37,8 @@ void lane_revoke(struct lane *lane, uint64_t handle);
 /* Where the reader of a granted file is, and whether in order after what Python was told before; 0
    where it is not granted. */
 uint64_t lane_follow(struct lane *lane, uint64_t handle, int *in_order);
+/* Python has read a granted file up to page *position* (excluded). */
+void lane_move(struct lane *lane, uint64_t handle, uint64_t position);
 /* Note who reads in order and beyond page *edge* of a granted file. */
 void lane_watch(struct lane *lane, uint64_t handle, uint64_t edge);
 /* 0 where there is none. */

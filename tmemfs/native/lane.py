@@ -51,6 +51,7 @@ class Lane:
         """what the session calls it by"""
         self.revoke = lane.revoke
         self.follow = lane.follow
+        self.move = lane.move
         self.watch = lane.watch
 
     def grant(

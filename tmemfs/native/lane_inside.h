@@ -7,6 +7,9 @@
 
 #define HEADER 4096 /* room for what is before the data of a request, as libfuse has it */
 #define NOTES 64
+#define MOST_THREADS 4u
+/* Requests that are read and wait for Python. Where there are more, the kernel keeps them. */
+#define QUEUE 2u
 
 struct request {
     struct request *next;
@@ -28,7 +31,8 @@ struct lane {
     struct store *store;
     struct grants grants; /* guarded by the lock of the store */
     int device, queue_event, note_event, events;
-    size_t largest;
+    size_t largest;     /* bytes of data in a request ... */
+    size_t most;        /* ... and in an answer: more is Python's */
 
     pthread_mutex_t lock; /* of what follows, as far as it is not atomic */
     pthread_cond_t wake;  /* something of it has changed */
@@ -43,7 +47,10 @@ struct lane {
     uint64_t answered, handed; /* atomic */
     unsigned could; /* how many more the session could have answered than not; its own */
     char *room;     /* where the session answers */
-    struct thread thread[];
+    char *memory;
+    size_t memory_size;
+    struct request requests[MOST_THREADS + QUEUE];
+    struct thread thread[MOST_THREADS];
 };
 
 static inline int is_set(const int *flag)

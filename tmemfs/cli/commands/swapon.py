@@ -34,7 +34,7 @@ machine lacks for it. Without --overflow, a full budget makes the kernel keep it
 where pages that do not compress could fill it, that is said, with a size that would fit.
 
 The daemon holds the memory of its whole budget from the start, which is what makes it safe where
-the whole machine may run out, and about 70M beside it (24M more with --overflow).
+the whole machine may run out, and about 80M beside it (24M more with --overflow).
 
 sizes:
   4096, 512M, 1.5G (binary units), or 25% of the memory (the machine's, or the cgroup's limit)

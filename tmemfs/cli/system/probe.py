@@ -17,7 +17,7 @@ EXTENSION = "_session"
 # are a second line: with these in place it was never seen to stop.
 VITAL = frozenset({"lock_memory", "reserve", "requests"})
 # What a daemon takes beside its budget, and what more where there is an overflow file.
-BESIDE_BUDGET, FOR_OVERFLOW = 70 << 20, 24 << 20
+BESIDE_BUDGET, FOR_OVERFLOW = 80 << 20, 24 << 20
 
 
 def steps(budget: int, *, overflow: bool) -> list[safety.Step]:
