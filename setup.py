@@ -41,12 +41,16 @@ setup(
         # tmemfs is installed without it: it mounts without discard, or reads slower.
         Extension("tmemfs.fuse._session", ["tmemfs/fuse/_session.c"], optional=True),
         Extension(
-            "tmemfs.pages._reader", ["tmemfs/pages/_reader.c"], libraries=["lz4"], optional=True
+            "tmemfs.pages._reader",
+            ["tmemfs/pages/_reader.c"],
+            depends=["tmemfs/pages/codec.h"],
+            libraries=["lz4"],
+            optional=True,
         ),
         Extension(
             "tmemfs.native._native",
             sorted(glob.glob("tmemfs/native/*.c")),
-            depends=glob.glob("tmemfs/native/*.h"),
+            depends=[*glob.glob("tmemfs/native/*.h"), "tmemfs/pages/codec.h"],
             libraries=["lz4"],
             optional=True,
         ),

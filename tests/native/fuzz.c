@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../tmemfs/native/codec.h"
+#include "../../tmemfs/pages/codec.h"
 #include "../../tmemfs/native/store.h"
 
 #define ARENA (UINT64_C(1) << 20)

@@ -20,7 +20,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "../../tmemfs/native/codec.h"
+#include "../../tmemfs/pages/codec.h"
 #include "../../tmemfs/native/lane.h"
 
 #define PAGE 4096u

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec.h"
+#include "../pages/codec.h"
 
 /* What the tables are charged with: as the Python ones are, so that the same pages fit into the same
    budget. It is more than they take here. */

@@ -5,27 +5,9 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <lz4.h>
 #include <string.h>
 
-#define WORD 8
-
-/* Decode the payload of *size* bytes to a page; returns 0 where it is not one. */
-static int decode(const char *payload, int size, char *page, int page_size)
-{
-    if (size == 0) {
-        memset(page, 0, page_size);
-    } else if (size == WORD) {
-        for (int at = 0; at < page_size; at += WORD)
-            memcpy(page + at, payload, WORD);
-    } else if (size == page_size) {
-        memcpy(page, payload, page_size);
-    } else {
-        return WORD < size && size < page_size &&
-               LZ4_decompress_safe(payload, page, size, page_size) == page_size;
-    }
-    return 1;
-}
+#include "codec.h"
 
 /* Fill *run* from the arena and *missing* with the places where there is nothing. Returns 1; 0 where
    a page is damaged; -1 with an exception set. */
@@ -51,7 +33,7 @@ static int fill(char *run, PyObject *missing, const Py_buffer *arena, PyObject *
         }
         const unsigned long long start = location >> size_bits, size = location & mask;
         if (start + size > (unsigned long long)arena->len ||
-            !decode((const char *)arena->buf + start, (int)size, run, page_size))
+            !decode_page((const char *)arena->buf + start, (unsigned)size, run, (unsigned)page_size))
             return 0;
     }
     return 1;
