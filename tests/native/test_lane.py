@@ -234,6 +234,25 @@ def test_old_or_new_and_nothing_else(mount: Mounted) -> None:
     assert lane(mount)["answered"] > 100
 
 
+def test_a_mount_without_threads_for_it(tmp_path: Path, source: Path) -> None:
+    """It is served all the same, and says so."""
+    before = (
+        "from tmemfs.fuse import session\n"
+        "def lane(*args, **kwargs): raise BlockingIOError(11, 'no more threads')\n"
+        "session.Lane = lane\n"
+    )
+    options = ("--budget=16M", "--swap=s=4M")
+    with mounted(source, tmp_path / "m", *options, before=before, logs=True) as mount:
+        with direct(mount.path / "file") as file:
+            for _ in range(5):
+                assert file.read(0, SIZE) == content(1)
+        with direct(mount.control / "swap" / "s", os.O_RDWR) as swap:
+            swap.write(0, content(2, 4))
+            assert swap.read(0, 4 * PAGE) == content(2, 4)
+        assert mount.status()["lane"] is None
+        assert "no more threads" in mount.log()
+
+
 # --- its end -------------------------------------------------------------------------------------
 
 _LOAD = """

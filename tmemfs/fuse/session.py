@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,8 @@ from tmemfs.native.lane import Lane
 from tmemfs.native.storage import NativeStorage
 from tmemfs.supervise import failsafe, keep
 from tmemfs.tmem.storage import Storage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,11 @@ def lane(storage: Storage, bounds: Bounds, *, touch: bool) -> Lane | None:
     """
     if extension is None or not isinstance(storage, NativeStorage) or extension.descriptor() < 0:
         return None
-    made = Lane(storage, extension.descriptor(), bounds.largest, touch=touch)
+    try:
+        made = Lane(storage, extension.descriptor(), bounds.largest, touch=touch)
+    except OSError as error:  # no thread, no descriptor: who mounts can do without
+        log.warning("reads are not answered by threads of their own: %s", error)
+        return None
     extension.attach(made.capsule, touch)
     return made
 
