@@ -131,6 +131,9 @@ def test_what_was_changed_is_not_read_from_memory(mount: Mounted, change: str) -
             new = content(1)[: 5 * PAGE + 7]
             assert file.read(4 * PAGE, 8 * PAGE) == new[4 * PAGE :]
             assert file.read(8 * PAGE, PAGE) == b""
+            # Its last page is in memory again, with zeros behind the end: no part of the file.
+            for _ in range(4):
+                assert file.read(4 * PAGE, 2 * PAGE) == new[4 * PAGE :]
         elif change == "grown":
             with open(path, "ab") as more:
                 more.write(b"more")
