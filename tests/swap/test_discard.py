@@ -41,6 +41,29 @@ def mount(tmp_path: Path) -> Iterator[Mounted]:
         yield made
 
 
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """Nothing swaps but what the test starts.
+
+    A kernel may be told to swap out what no program has touched for a while (DAMON; some virtual
+    machines do that from the start). Such pages would take slots of the device under test, and
+    each keeps its cluster.
+    """
+    watchers = Path("/sys/kernel/mm/damon/admin/kdamonds").glob("*/state")
+    running = [str(state) for state in watchers if state.read_text() == "on\n"]
+    # The shell puts it back at the end of its input, thus also when the tests are killed.
+    script = 'for f do echo off >"$f"; done; echo; cat; for f do echo on >"$f"; done'
+    with subprocess.Popen(
+        ["sh", "-c", script, "sh", *running], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        yield
+        shell.stdin.close()
+        assert shell.wait() == 0
+
+
 def attached(mount: Mounted) -> str:
     return run("losetup", "--find", "--show", "--direct-io=on", mount.control / "swap" / "s")
 
@@ -81,6 +104,7 @@ def test_discards_of_the_device_reach_the_volume(mount: Mounted) -> None:
     assert mount.status()["failsafe"]["count"] == 0
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_a_program_leaves_is_gone_within_seconds(mount: Mounted) -> None:
     device = attached(mount)
     run("mkswap", device)
@@ -133,6 +157,7 @@ def test_without_the_extension_swap_works_and_keeps_what_it_has(tmp_path: Path) 
         keeps(mount, 0)
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_stays_are_the_neighbours_of_pages_in_use(mount: Mounted) -> None:
     """The kernel discards whole clusters; no cluster without a page in use keeps anything."""
     device = attached(mount)
@@ -149,14 +174,17 @@ def test_what_stays_are_the_neighbours_of_pages_in_use(mount: Mounted) -> None:
         assert running.stdout is not None
 
         def step() -> str:
-            line = running.stdout.readline()  # type: ignore[union-attr]
+            return str(running.stdout.readline())  # type: ignore[union-attr]
+
+        def go_on() -> None:
             running.stdin.write("\n")  # type: ignore[union-attr]
             running.stdin.flush()  # type: ignore[union-attr]
-            return str(line)
 
         assert step() == "filled\n"
         full = kept(mount)
+        go_on()
         assert step() == "dropped\n"
+        go_on()
         clusters = {int(slot) * 4096 // CLUSTER for slot in step().split()}
         assert clusters
 
