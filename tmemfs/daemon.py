@@ -99,7 +99,8 @@ def _serve(
     hardening.finish(mount.steps, "" if mount.discards else session.why_not())
     credentials.give_up()
     # Its threads have what this one has, from now on.
-    mount.use(session.lane(mount.core.storage, _bounds(config), touch=bool(config.swaps)))
+    settle, touch = mount.cache.settle, bool(config.swaps)
+    mount.use(session.lane(mount.core.storage, _bounds(config), settle, touch=touch))
     ready = False
 
     def announce() -> None:
@@ -110,7 +111,7 @@ def _serve(
     in_order = False
     dump.on_signal()
     try:
-        trio.run(_main, config, mount, operations, announce)
+        trio.run(_main, config, mount, announce)
         in_order = True
     finally:
         if mount.lane is not None:
@@ -123,23 +124,21 @@ def _serve(
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _main(
-    config: MountConfig, mount: Mount, operations: Operations, on_ready: Callable[[], None]
-) -> None:
+async def _main(config: MountConfig, mount: Mount, on_ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep, mount.run)
-        nursery.start_soon(keep, _follow, mount, operations)
+        nursery.start_soon(keep, _follow, mount)
         nursery.start_soon(_announce, config, on_ready)
         nursery.start_soon(keep, _end_on_signal, config, mount.swaps, nursery)
         await session.serve(_bounds(config), mount.lane)
         nursery.cancel_scope.cancel()
 
 
-async def _follow(mount: Mount, operations: Operations) -> None:
+async def _follow(mount: Mount) -> None:
     """Let what the lane notes be heard."""
     if mount.lane is not None:
         async for note in mount.lane.notes():
-            operations.noted(*note)
+            mount.cache.granter.noted(*note)
 
 
 def _bounds(config: MountConfig) -> session.Bounds:

@@ -89,7 +89,7 @@ class Mount:
         """Let *lane* answer what it can, until the mount is closed; None where there is none."""
         self.lane = lane
         if lane is not None:
-            self.cache.reader.use(lane)
+            self.cache.use(lane)
 
     def close(self) -> None:
         """Close what is open, and give all memory back."""

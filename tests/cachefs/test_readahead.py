@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from tmemfs.cachefs.readahead import Window
+from tmemfs.cachefs.shared import Window
 
 MOST = 512
 

@@ -14,7 +14,8 @@ NATIVE = HERE.parents[1] / "tmemfs" / "native"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
 STORE = [NATIVE / f"{name}.c" for name in ("store", "hash", "slab", "hidden")]
-LANE = [*STORE, *(NATIVE / f"{name}.c" for name in ("serve", "lane", "device"))]
+OF_LANE = ("serve", "writes", "caller", "lane", "answer", "device")
+LANE = [*STORE, *(NATIVE / f"{name}.c" for name in OF_LANE)]
 
 
 def build(program: Path, sanitizers: str, *sources: Path) -> None:

@@ -256,11 +256,15 @@ class FileData:
     def notice(self, info: os.stat_result) -> None:
         """Flush the file's pages if *info* shows that somebody else has changed it."""
         self.looked = time.monotonic()
-        if self.changing or self.apart:
+        if self.changing or self.apart or self._is_being_written():
             return
         if stamp(info) != self._stamp if self._checks else info.st_size != self.size:
             # The size counts always: between an old end and a new one are bytes that never were.
             self.changed_behind(info)
+
+    def _is_being_written(self) -> bool:
+        """Whether the lane changes the file, or has done so and it was not heard of."""
+        return any(not lane.is_settled(handle) for handle, lane in self.grants.items())
 
     def changed_behind(self, info: os.stat_result) -> None:
         """Flush the file's pages, because somebody else has changed it; it is as *info* has it."""
@@ -280,7 +284,7 @@ class FileData:
         if self.apart:
             return
         self.apart = True
-        self._revoke()
+        self.revoke()
         self.generation += 1
         if self._pool.flush_object(self.object_id) and self._stamp:
             self._counters.stale_objects += 1
@@ -338,9 +342,7 @@ class FileData:
         self._stamp, self.looked = 0, -math.inf
         if info is not None:
             # Where it ends is looked for at the end; too early an end would hide bytes.
-            if self.grants and info.st_size > self.size:
-                self._revoke()
-            self.size = max(self.size, info.st_size)
+            self._resize(max(self.size, info.st_size))
 
     def retimed(self, before: os.stat_result, after: os.stat_result) -> None:
         """Our own doing has set the file's times; what somebody else has done hides behind them."""
@@ -363,18 +365,23 @@ class FileData:
             noted = self._stamp or self.size | IS_SET
         self._pool.set_stamp(self.object_id, noted)
 
-    def _revoke(self) -> None:
-        """Let the lane answer nobody any more: what it was told of the file is not so."""
+    def revoke(self) -> None:
+        """Let the lane answer nobody any more."""
         while self.grants:
             handle, lane = self.grants.popitem()
             lane.revoke(handle)
 
+    def _resize(self, size: int) -> None:
+        """Before anybody else is told of it, the lane is."""
+        if size != self.size:
+            for handle, lane in self.grants.items():
+                lane.resize(handle, size)
+            self.size = size
+
     def _adopt(self, info: os.stat_result) -> None:
         self.looked = time.monotonic()
         self.info = info
-        if self.grants and info.st_size != self.size:
-            self._revoke()
-        self.size = info.st_size
+        self._resize(info.st_size)
         self._stamp = stamp(info)
         self._trusted = settled(info) and not self._suspect
 

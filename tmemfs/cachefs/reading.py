@@ -1,8 +1,4 @@
-"""Reads of open files: out of the pool, and what is missing from the backing file.
-
-A file that is read from memory again and again is granted to the lane, if there is one
-(`tmemfs.native.lane`): what is read of it then is not seen here, as long as all of it is in memory.
-"""
+"""Reads of open files: out of the pool, and what is missing from the backing file."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tmemfs.cachefs.fetch import Fetcher
+from tmemfs.cachefs.granting import Granter
 from tmemfs.cachefs.handles import OpenFiles
 from tmemfs.cachefs.names import Names
 from tmemfs.cachefs.shared import OpenFile
@@ -20,20 +17,17 @@ from tmemfs.cachefs.source.executor import Executor
 from tmemfs.cachefs.trace import Trace
 from tmemfs.config import CacheMode
 from tmemfs.errors import CorruptPage
-from tmemfs.native.lane import NEVER, Lane
 from tmemfs.tmem import Pool
 
 Read = bytes | memoryview
-
-# So many reads from memory are worth a grant: most files are read once and closed.
-_HITS = 2
 
 
 class Reader:
     """Reads *files* through *pool*; what is missing, *fetcher* brings by calls of *executor*.
 
     In the *mode* ``none`` the file is looked at before each read, in ``always`` never; else before
-    a read of its end, unless it was *believe* seconds ago. Reads are noted in *trace*.
+    a read of its end, unless it was *believe* seconds ago. Reads are noted in *trace*; *granter* is
+    told of those from memory.
     """
 
     def __init__(
@@ -42,6 +36,7 @@ class Reader:
         files: OpenFiles,
         fetcher: Fetcher,
         executor: Executor,
+        granter: Granter,
         pool: Pool,
         *,
         mode: CacheMode,
@@ -57,12 +52,7 @@ class Reader:
         self._mode = mode
         self._believe = 0.0 if mode == "none" else believe
         self._trace = trace
-        self._lane: Lane | None = None
-
-    def use(self, lane: Lane) -> None:
-        """Let *lane* answer reads from now on, where they need not be seen here."""
-        if self._mode != "none" and self._trace is None:
-            self._lane = lane
+        self._granter = granter
 
     def read(
         self, file: OpenFile, offset: int, size: int, *, looked: bool = False
@@ -97,7 +87,7 @@ class Reader:
         ahead = file.window.advance(first, last, most // page_size) if most else None
         if lane is not None:
             lane.move(file.handle, last)
-            lane.watch(file.handle, self._edge(file))
+            lane.watch(file.handle, self._granter.edge(file))
         if last - first == 1:
             # Most reads, so that this does without lists.
             try:
@@ -108,16 +98,16 @@ class Reader:
                 self._fetcher.read_ahead(file, *ahead)
             if page is None:
                 return self._read_rest(file, first, bytearray(page_size), {0}, offset, end)
-            if self._lane is not None:
-                self._hit(file)
+            if self._granter.lane is not None:
+                self._granter.hit(file)
             return page[start : start + end - offset]
         run, missing = data.get_run(first, last - first)
         if ahead is not None:
             self._fetcher.read_ahead(file, *ahead)
         if missing:
             return self._read_rest(file, first, run, set(missing), offset, end)
-        if self._lane is not None:
-            self._hit(file)
+        if self._granter.lane is not None:
+            self._granter.hit(file)
         return memoryview(run)[start : start + end - offset]
 
     # -- past the pool -----------------------------------------------------------------------
@@ -158,37 +148,3 @@ class Reader:
             return False
         old = time.monotonic() - file.data.looked >= self._believe
         return old or file.inode.filesystem.local
-
-    # -- the lane ----------------------------------------------------------------------------
-
-    def _hit(self, file: OpenFile) -> None:
-        """Count a read from memory, and grant the file if that is worth it."""
-        data, lane = file.data, self._lane
-        if lane is None or not file.handle or file.handle in data.grants:
-            return
-        file.hits += 1
-        if file.hits < _HITS:
-            return
-        file.hits = 0
-        where = (self._pool.objects.native, data.object_id, self._page_size, data.size)
-        lane.grant(file.handle, *where, position=file.window.next, edge=self._edge(file))
-        data.grants[file.handle] = lane
-
-    def _edge(self, file: OpenFile) -> int:
-        """How far the lane may answer before it has to note that somebody reads in order."""
-        return file.window.turn if self._fetcher.readahead else NEVER
-
-    def noted(self, file: OpenFile, first: int, last: int, in_order: bool) -> None:
-        """Read ahead of who has read the pages *first* to *last* (excluded) by the lane.
-
-        They may have gone on since, and have been seen here; *in_order* after what was seen before.
-        """
-        lane, most = file.data.grants.get(file.handle), self._fetcher.readahead // self._page_size
-        if lane is None:
-            return
-        if most and last > file.window.next:
-            file.window.follow(first, in_order)
-            ahead = file.window.advance(first, last, most)
-            if ahead is not None:
-                self._fetcher.read_ahead(file, *ahead)
-        lane.watch(file.handle, self._edge(file))

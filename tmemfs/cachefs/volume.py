@@ -17,6 +17,7 @@ import trio
 
 from tmemfs.cachefs.attrcache import AttrCache
 from tmemfs.cachefs.fetch import Fetcher
+from tmemfs.cachefs.granting import Granter
 from tmemfs.cachefs.handles import OpenFiles
 from tmemfs.cachefs.inode import Inode
 from tmemfs.cachefs.inodes import InodeTable
@@ -27,13 +28,14 @@ from tmemfs.cachefs.prefetch import Prefetcher
 from tmemfs.cachefs.reading import Reader
 from tmemfs.cachefs.shared import OpenFile
 from tmemfs.cachefs.source import opening
-from tmemfs.cachefs.source.executor import Executor
+from tmemfs.cachefs.source.executor import Change, Executor
 from tmemfs.cachefs.source.routes import Stat, inode_path
-from tmemfs.cachefs.source.stamps import stamp
+from tmemfs.cachefs.source.stamps import as_of, stamp
 from tmemfs.cachefs.trace import Trace
 from tmemfs.config import CacheMode
 from tmemfs.linux.credentials import Caller
 from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, fallocate
+from tmemfs.native.lane import Lane, Written
 from tmemfs.tmem import INDEX_LIMIT, Pool
 
 # For so long a descriptor that nobody uses stays open on what is mounted below the source.
@@ -95,17 +97,25 @@ class CacheVolume:
         self.readahead = readahead
         self._page_size = pool.page_size
         self._trace = trace
+        # A page of swap must not wait for a disk, and with writeback the kernel decides alone.
+        self.granter = Granter(pool, self.fetcher, may_write=not (serves_swap or writeback))
         self.reader = Reader(
             self.names,
             self.files,
             self.fetcher,
             self.executor,
+            self.granter,
             pool,
             mode=mode,
             believe=attr_ttl,
             trace=trace,
         )
         self.read = self.reader.read
+
+    def use(self, lane: Lane) -> None:
+        """Let *lane* answer from now on what need not be seen here."""
+        if self.mode != "none" and self._trace is None:
+            self.granter.lane = lane
 
     def close(self) -> None:
         """Close every descriptor; the pool stays as it is."""
@@ -175,6 +185,26 @@ class CacheVolume:
             # Somebody else has cut or extended the file, and who knows what more.
             data.changed_behind(ours.made.after)
         return written
+
+    def settle(self) -> None:
+        """Hear of all that the lane has written, before the next request is served."""
+        for file, written in self.granter.heard():
+            self._was_written(file, written)
+
+    def _was_written(self, file: OpenFile, written: Written) -> None:
+        """Do for what the lane has written of a file what `write` does beside it."""
+        data, start, buf = file.data, written.start, written.data
+        first = start // self._page_size
+        count = (written.end - 1) // self._page_size + 1 - first
+        info = os.fstat(file.fd)
+        edges = data.edges(start, start + len(buf)) if buf else None
+        with self._changing(file, first, count, at_rest=False) as ours:
+            before = as_of(info, *written.before) if written.alone else None
+            ours.made = Change(before, as_of(info, *written.after), written.size)
+        self.executor.count_writes(written.writes, written.size)
+        file.inode.kernel_size = max(file.inode.kernel_size, written.end)
+        if edges is not None and ours.alone:
+            data.put_written(start, buf, *edges)
 
     async def truncate(self, file: OpenFile, size: int, caller: Caller) -> None:
         """Cut or extend a file to *size* bytes, as *caller*."""
@@ -273,11 +303,16 @@ class CacheVolume:
             file.data.notice(os.fstat(file.fd))
 
     @contextlib.contextmanager
-    def _changing(self, file: OpenFile, first: int, count: int) -> Iterator[Ours]:
-        """Around a change of ours to *count* pages of a file (see `FileData.change`)."""
+    def _changing(
+        self, file: OpenFile, first: int, count: int, *, at_rest: bool = True
+    ) -> Iterator[Ours]:
+        """Around a change of ours to *count* pages of a file (see `FileData.change`).
+
+        Unless it is *at rest* afterwards: then it may have been changed again since.
+        """
         file.wrote = True
         try:
-            fd = file.fd if file.inode.filesystem.local else -1
+            fd = file.fd if file.inode.filesystem.local and at_rest else -1
             with file.data.change(first, count, fd) as ours:
                 yield ours
         finally:
@@ -301,6 +336,8 @@ class CacheVolume:
         ours = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
         if inode.data is not None:
             inode.data.unlinked = not after.st_nlink
+            if before.st_mode != after.st_mode:
+                inode.data.revoke()  # whether writes are granted depends on it
             if ours:
                 inode.data.restamp(before, after)
             else:

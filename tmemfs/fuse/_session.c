@@ -34,7 +34,8 @@
    The lane. Where there is one (tmemfs/native/lane.h), its threads read the device, and what they
    do not answer is received from them. So it is done here and not by fuse_session_custom_io(), which
    would have each request copied. While they are parked, the session reads the device as ever, and
-   offers the lane each request first.
+   offers the lane each request first. Before a request is handed out, Python hears of what the lane has
+   written by then.
 
    What libfuse cannot ask for. In the reply to the first request a filesystem says what it wants of
    the kernel. libfuse's reply is amended on its way: HANDLE_KILLPRIV_V2, with which the kernel
@@ -76,6 +77,7 @@ typedef int custom_io_fn(struct fuse_session *session, const struct fuse_custom_
 static unsigned max_background, max_write; /* 0: as libfuse has it */
 static void (*pyfuse3_init)(void *data, struct fuse_conn_info *connection);
 static PyObject *listener;      /* called with each raw request; NULL before listen() */
+static PyObject *settler;       /* called when the lane has written; NULL before attach() */
 static unsigned char raw[OPCODES]; /* whether somebody listens for it */
 static PyObject *asked;         /* context variable: what this task's request says of itself */
 static int with_ours;           /* whether a session has our table */
@@ -256,6 +258,29 @@ static void note_request(const struct fuse_in_header *header)
     PyGILState_Release(gil);
 }
 
+/* Let Python hear of what the lane has written, before it sees a request that came later. Where it
+   cannot, nobody is to be answered with what was there before: 0 where the request is refused. */
+static int settle(const struct fuse_in_header *header)
+{
+    struct fuse_out_header refusal = {.len = sizeof refusal, .error = -ENOMEM,
+                                      .unique = header->unique};
+    struct iovec whole = {&refusal, sizeof refusal};
+    if (lane == NULL || !lane->session->unsettled(lane->lane))
+        return 1;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *done = PyObject_CallNoArgs(settler);
+    if (done == NULL)
+        PyErr_WriteUnraisable(settler);
+    Py_XDECREF(done);
+    PyGILState_Release(gil);
+    if (done != NULL || header->opcode == FUSE_FORGET || header->opcode == FUSE_BATCH_FORGET ||
+        header->opcode == FUSE_INTERRUPT) /* of which nobody awaits an answer */
+        return 1;
+    if (writev(session_fd(current_session), &whole, 1) < 0)
+        errno = 0; /* the mount has gone, and with it who asked */
+    return 0;
+}
+
 /* The caller's buffer stays as it is, with no memory of its own. */
 int receive(struct fuse_session *session, struct fuse_buf *buffer)
 {
@@ -268,6 +293,8 @@ int receive(struct fuse_session *session, struct fuse_buf *buffer)
         return -ENOSYS;
     (void)buffer;
     if (lane != NULL && (request.size = lane->session->take(lane->lane, &request.mem)) > 0) {
+        if (!settle(request.mem))
+            return -EINTR;
         note_request(request.mem);
         return (int)request.size;
     }
@@ -285,8 +312,11 @@ int receive(struct fuse_session *session, struct fuse_buf *buffer)
     if (size == -EAGAIN || (size > 0 && lane != NULL &&
                             lane->session->answer(lane->lane, own.mem, (size_t)size)))
         return -EINTR;
-    if (size > 0) /* from here on somebody waits for an answer */
+    if (size > 0) { /* from here on somebody waits for an answer */
+        if (!settle(request.mem))
+            return -EINTR;
         note_request(request.mem);
+    }
     return size;
 }
 
@@ -433,13 +463,15 @@ static PyObject *descriptor(PyObject *module, PyObject *none)
 static PyObject *attach(PyObject *module, PyObject *args)
 {
     const struct lane_capsule *shown = NULL;
-    PyObject *capsule;
-    if (!PyArg_ParseTuple(args, "Op", &capsule, &touches))
+    PyObject *capsule, *callable = NULL;
+    if (!PyArg_ParseTuple(args, "Op|O", &capsule, &touches, &callable))
         return NULL;
     if (capsule != Py_None &&
         (shown = PyCapsule_GetPointer(capsule, LANE_CAPSULE)) == NULL)
         return NULL;
     lane = shown;
+    Py_XINCREF(callable);
+    Py_XSETREF(settler, callable);
     Py_RETURN_NONE;
 }
 

@@ -252,6 +252,7 @@ class Operations(pyfuse3.Operations):
         file, keep = await self._volume.open(self._inodes.inode(number), flags, caller_of(ctx))
         self._files[handle] = file
         file.handle = handle
+        self._volume.granter.opened(file)
         if file.inode.kernel_size != file.data.size and not self._volume.writeback:
             # Else the kernel would end the file where it was, for as long as it may believe that.
             with contextlib.suppress(OSError):
@@ -318,19 +319,12 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         file = self._files.pop(fh, None)
         if file is not None:
-            if (lane := file.data.grants.pop(fh, None)) is not None:
-                lane.revoke(fh)
+            self._volume.granter.closed(file)
             await self._volume.release(file)
         else:
             if self._mount.lane is not None:
                 self._mount.lane.revoke(fh)
             self._controls.pop(fh).release()
-
-    def noted(self, fh: int, first: int, last: int, in_order: bool) -> None:
-        """See `Reader.noted`."""
-        file = self._files.get(fh)
-        if file is not None:
-            self._volume.reader.noted(file, first, last, in_order)
 
     # -- directories -------------------------------------------------------------------------
 
@@ -366,6 +360,7 @@ class Operations(pyfuse3.Operations):
         handle = self._handle()
         self._files[handle] = file
         file.handle = handle
+        self._volume.granter.opened(file)
         entry = self._entries.remember(file.inode, info)
         return self._opened(handle, file, keep_cache=False), entry
 

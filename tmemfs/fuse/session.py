@@ -103,10 +103,14 @@ def touch_stack(size: int) -> None:
         extension.touch_stack(size)
 
 
-def lane(storage: Storage, bounds: Bounds, *, touch: bool) -> Lane | None:
+def lane(
+    storage: Storage, bounds: Bounds, settle: Callable[[], None], *, touch: bool
+) -> Lane | None:
     """Return a lane for the session that was made; None where there cannot be one.
 
-    See `Lane` for *touch*. To be called before `serve`; whoever has it ends it.
+    When it has written something, *settle* is called before the next request is served, which is
+    refused if that fails. See `Lane` for *touch*. To be called before `serve`; whoever has it ends
+    it.
     """
     if extension is None or not isinstance(storage, NativeStorage) or extension.descriptor() < 0:
         return None
@@ -115,7 +119,7 @@ def lane(storage: Storage, bounds: Bounds, *, touch: bool) -> Lane | None:
     except OSError as error:  # no thread, no descriptor: who mounts can do without
         log.warning("reads are not answered by threads of their own: %s", error)
         return None
-    extension.attach(made.capsule, touch)
+    extension.attach(made.capsule, touch, settle)
     return made
 
 

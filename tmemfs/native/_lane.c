@@ -74,15 +74,16 @@ static PyObject *method_end(PyObject *self, PyObject *none)
 static PyObject *method_grant(PyObject *self, PyObject *args, PyObject *named)
 {
     static char *names[] = {"handle", "table", "object_id", "page_size", "size",
-                            "zeros", "position", "edge", NULL};
+                            "zeros", "position", "edge", "fd", NULL};
     struct lane *lane = lane_of(self);
     unsigned long long handle, size, position, edge;
     struct grant grant = {.next = NULL};
     PyObject *id;
     Table *table;
     if (lane == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, named, "KO!OIKpKK", names, &handle, &table_type, &table,
-                                     &id, &grant.page_size, &size, &grant.zeros, &position, &edge))
+        !PyArg_ParseTupleAndKeywords(args, named, "KO!OIKpKKi", names, &handle, &table_type, &table,
+                                     &id, &grant.page_size, &size, &grant.zeros, &position, &edge,
+                                     &grant.fd))
         return NULL;
     int range = as_wide(id, &grant.id);
     if (range <= 0 || table->owner != ((Lane *)self)->owner || !grant.page_size ||
@@ -107,6 +108,25 @@ static PyObject *method_revoke(PyObject *self, PyObject *handle)
         return NULL;
     lane_revoke(lane, number);
     Py_RETURN_NONE;
+}
+
+static PyObject *method_resize(PyObject *self, PyObject *args)
+{
+    struct lane *lane = lane_of(self);
+    unsigned long long handle, size;
+    if (lane == NULL || !PyArg_ParseTuple(args, "KK", &handle, &size))
+        return NULL;
+    lane_resize(lane, handle, size);
+    Py_RETURN_NONE;
+}
+
+static PyObject *method_is_settled(PyObject *self, PyObject *handle)
+{
+    struct lane *lane = lane_of(self);
+    unsigned long long number = PyLong_AsUnsignedLongLong(handle);
+    if (lane == NULL || PyErr_Occurred())
+        return NULL;
+    return PyBool_FromLong(lane_is_settled(lane, number));
 }
 
 static PyObject *method_follow(PyObject *self, PyObject *handle)
@@ -153,6 +173,39 @@ static PyObject *method_note(PyObject *self, PyObject *none)
                          (unsigned long long)note.last, note.in_order ? Py_True : Py_False);
 }
 
+static PyObject *times(const struct times *times)
+{
+    return Py_BuildValue("LLL", (long long)times->modified, (long long)times->changed,
+                         (long long)times->size);
+}
+
+static PyObject *method_written(PyObject *self, PyObject *none)
+{
+    struct lane *lane = lane_of(self);
+    struct written written;
+    const char *kept;
+    (void)none;
+    if (lane == NULL)
+        return NULL;
+    if (!lane_written(lane, &written, &kept))
+        Py_RETURN_NONE;
+    return Py_BuildValue("KKKKKNNOy#", (unsigned long long)written.handle,
+                         (unsigned long long)written.start, (unsigned long long)written.end,
+                         (unsigned long long)written.count, (unsigned long long)written.bytes,
+                         times(&written.before), times(&written.after),
+                         written.alone ? Py_True : Py_False, kept, (Py_ssize_t)written.kept);
+}
+
+static PyObject *method_settle(PyObject *self, PyObject *none)
+{
+    struct lane *lane = lane_of(self);
+    (void)none;
+    if (lane == NULL)
+        return NULL;
+    lane_settle(lane);
+    Py_RETURN_NONE;
+}
+
 static PyObject *method_figures(PyObject *self, PyObject *none)
 {
     struct lane *lane = lane_of(self);
@@ -187,6 +240,8 @@ static PyMethodDef methods[] = {
     {"grant", (PyCFunction)(void (*)(void))method_grant, METH_VARARGS | METH_KEYWORDS,
      "Let the lane answer reads of an open file."},
     {"revoke", method_revoke, METH_O, "Undo it; when this returns no thread is at it any more."},
+    {"resize", method_resize, METH_VARARGS, "resize(handle, size): the file is of another size."},
+    {"is_settled", method_is_settled, METH_O, "Whether Python knows of all that was written of it."},
     {"follow", method_follow, METH_O,
      "The page behind the last one that was read, and whether all was in order until there."},
     {"move", method_move, METH_VARARGS,
@@ -194,6 +249,10 @@ static PyMethodDef methods[] = {
     {"watch", method_watch, METH_VARARGS,
      "watch(handle, edge): note who reads in order and beyond page *edge*."},
     {"note", method_note, METH_NOARGS, "The next note, (handle, first, last, in order), None without one."},
+    {"written", method_written, METH_NOARGS,
+     "What was written of a file: (handle, start, end, writes, bytes, times before, times after, alone,\n"
+     "bytes that were kept). None where all is settled; the same again until it is."},
+    {"settle", method_settle, METH_NOARGS, "The pages of what was told last have been dropped."},
     {"figures", method_figures, METH_NOARGS, "What there is to tell, by name."},
     {NULL, NULL, 0, NULL}};
 

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <time.h>
 #include <unistd.h>
 
 /* A thread beside the first rests when it has found nothing waiting for so many times. */
@@ -65,13 +64,6 @@ int device_has_more(const struct lane *lane)
     return poll(&device, 1, 0) > 0;
 }
 
-static int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
-}
-
 /* Stay awake for a moment, or until a request waits: whether one does. */
 static int wait_awake(const struct thread *thread)
 {
@@ -90,8 +82,12 @@ static void rest(struct thread *thread)
     if (++thread->idle < IDLE_TO_REST || !thread->number)
         return;
     pthread_mutex_lock(&lane->lock);
-    if (thread->number + 1 == lane->awake)
-        __atomic_store_n(&lane->awake, lane->awake - 1, __ATOMIC_RELAXED);
+    if (thread->number + 1 == lane->awake) {
+        __atomic_store_n(&lane->awake, lane->awake - 1, __ATOMIC_SEQ_CST);
+        /* Whoever writes has looked before whether there is another one, or is seen here. */
+        if (__atomic_load_n(&lane->writers, __ATOMIC_SEQ_CST))
+            __atomic_store_n(&lane->awake, lane->awake + 1, __ATOMIC_SEQ_CST);
+    }
     pthread_mutex_unlock(&lane->lock);
 }
 

@@ -9,7 +9,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,56 +25,6 @@
 /* Wakes a thread that waits for a request, and does nothing else. */
 #define KICK (SIGRTMIN + 3)
 
-static void tell(int event)
-{
-    uint64_t one = 1;
-    (void)!write(event, &one, sizeof one);
-}
-
-static void untell(int event)
-{
-    uint64_t count;
-    (void)!read(event, &count, sizeof count);
-}
-
-/* -- answers ---------------------------------------------------------------------------------- */
-
-static void note(struct lane *lane, const struct note *note)
-{
-    pthread_mutex_lock(&lane->lock);
-    /* Where there are more, somebody reads without what is read ahead. */
-    if (lane->note_count < NOTES) {
-        lane->notes[(lane->first_note + lane->note_count++) % NOTES] = *note;
-        tell(lane->note_event);
-    }
-    pthread_mutex_unlock(&lane->lock);
-}
-
-/* Answer a request with the memory at *room*; 0 where it is Python's. */
-static int answer(struct lane *lane, const char *request, size_t size, char *room)
-{
-    const struct fuse_in_header *header = (const void *)request;
-    const struct fuse_read_in *in = (const void *)(header + 1);
-    struct note noted;
-    char *bytes;
-    if (size < sizeof *header + sizeof *in || header->opcode != FUSE_READ ||
-        in->size > lane->most)
-        return 0;
-    ssize_t found = serve_read(lane->store, &lane->grants, in->fh, in->offset, in->size, room,
-                               &bytes, &noted);
-    if (found < 0)
-        return 0;
-    struct fuse_out_header out = {.unique = header->unique,
-                                  .len = (uint32_t)(sizeof out + (size_t)found)};
-    struct iovec whole[] = {{&out, sizeof out}, {bytes, (size_t)found}};
-    /* It fails where who has asked is gone. */
-    (void)!writev(lane->device, whole, 2);
-    __atomic_fetch_add(&lane->answered, 1, __ATOMIC_RELAXED);
-    if (noted.last)
-        note(lane, &noted);
-    return 1;
-}
-
 /* Take memory for a request, if there is some: with the lock. */
 static struct request *take_spare(struct lane *lane)
 {
@@ -85,6 +34,16 @@ static struct request *take_spare(struct lane *lane)
         request->next = NULL;
     }
     return request;
+}
+
+/* With the lock: let the session read, but not before those are back who are writing. */
+static void park(struct lane *lane)
+{
+    __atomic_store_n(&lane->wanted, 0, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&lane->writers, __ATOMIC_SEQ_CST)) {
+        let(&lane->wanted, 1);
+        pthread_cond_broadcast(&lane->wake);
+    }
 }
 
 /* -- threads ---------------------------------------------------------------------------------- */
@@ -100,7 +59,7 @@ static void hand_over(struct thread *thread)
     tell(lane->queue_event);
     __atomic_fetch_add(&lane->handed, 1, __ATOMIC_RELAXED);
     if (__atomic_add_fetch(&lane->in_a_row, 1, __ATOMIC_RELAXED) >= HANDED_TO_PARK)
-        let(&lane->wanted, 0);
+        park(lane);
     if (lane->spare == NULL) /* who can be answered is not to wait for Python, too */
         device_wake_one_more(lane);
     while (lane->spare == NULL && !lane->stop)
@@ -111,10 +70,8 @@ static void hand_over(struct thread *thread)
 
 static int is_large(const struct request *request)
 {
-    const struct fuse_in_header *header = (const void *)request->bytes;
-    const struct fuse_read_in *in = (const void *)(header + 1);
-    return request->size >= sizeof *header + sizeof *in && header->opcode == FUSE_READ &&
-           in->size >= LARGE;
+    const struct fuse_read_in *in = (const void *)(request->bytes + sizeof(struct fuse_in_header));
+    return is_request(request, FUSE_READ, sizeof *in) && in->size >= LARGE;
 }
 
 /* Read one request, and answer it or hand it over. 0 where the mount has gone. */
@@ -131,7 +88,8 @@ static int serve_one(struct thread *thread)
         device_wake_one_more(lane);
         pthread_mutex_unlock(&lane->lock);
     }
-    if (answer(lane, thread->request->bytes, (size_t)size, thread->room))
+    if (answer_read(lane, thread->request, thread->room) ||
+        answer_write(lane, thread->request, &thread->caller))
         __atomic_store_n(&lane->in_a_row, 0, __ATOMIC_RELAXED);
     else
         hand_over(thread);
@@ -143,6 +101,8 @@ static void *run(void *argument)
     struct thread *thread = argument;
     struct lane *lane = thread->lane;
     int goes_on = 1;
+    caller_of_thread(&thread->caller);
+    caller_strip(&thread->caller);
     while (goes_on && !is_set(&lane->stop)) {
         if (device_is_to_read(thread)) {
             goes_on = serve_one(thread);
@@ -221,6 +181,21 @@ void lane_revoke(struct lane *lane, uint64_t handle)
     store_leave(lane->store);
 }
 
+void lane_resize(struct lane *lane, uint64_t handle, uint64_t size)
+{
+    store_alone(lane->store);
+    struct grant *grant = serve_find(&lane->grants, handle);
+    if (grant != NULL)
+        grant->size = size;
+    store_leave(lane->store);
+}
+
+int lane_is_settled(const struct lane *lane, uint64_t handle)
+{
+    const struct grant *grant = serve_find(&lane->grants, handle);
+    return grant == NULL || file_is_settled(grant->file);
+}
+
 uint64_t lane_follow(struct lane *lane, uint64_t handle, int *in_order)
 {
     struct grant *grant = serve_find(&lane->grants, handle);
@@ -254,6 +229,18 @@ int lane_take_note(struct lane *lane, struct note *note)
     }
     pthread_mutex_unlock(&lane->lock);
     return found;
+}
+
+int lane_written(struct lane *lane, struct written *written, const char **kept)
+{
+    return files_tell(&lane->grants.files, written, kept);
+}
+
+void lane_settle(struct lane *lane)
+{
+    store_alone(lane->store);
+    files_settle(&lane->grants.files);
+    store_leave(lane->store);
 }
 
 void lane_count(struct lane *lane, struct lane_figures *figures)
@@ -302,9 +289,10 @@ static int reads(struct lane *lane)
     return is_set(&lane->session_reads);
 }
 
-static int answer_for_session(struct lane *lane, const void *request, size_t size)
+static int answer_for_session(struct lane *lane, void *bytes, size_t size)
 {
-    if (!answer(lane, request, size, lane->room)) {
+    const struct request request = {.bytes = bytes, .size = size};
+    if (!answer_read(lane, &request, lane->room) && !answer_write_for_session(lane, &request)) {
         lane->could -= lane->could > 0;
         return 0;
     }
@@ -315,7 +303,12 @@ static int answer_for_session(struct lane *lane, const void *request, size_t siz
     return 1;
 }
 
-const struct lane_session lane_session = {take, reads, answer_for_session};
+static int unsettled(struct lane *lane)
+{
+    return __atomic_load_n(&lane->grants.files.unsettled, __ATOMIC_SEQ_CST) > 0;
+}
+
+const struct lane_session lane_session = {take, reads, answer_for_session, unsettled};
 
 /* -- beginning and end ------------------------------------------------------------------------ */
 
@@ -355,7 +348,7 @@ static int prepare(struct lane *lane, int touch)
     if (lane->queue_event < 0 || lane->note_event < 0 || lane->events < 0 ||
         epoll_ctl(lane->events, EPOLL_CTL_ADD, lane->queue_event, &queue) ||
         epoll_ctl(lane->events, EPOLL_CTL_ADD, lane->device, &device) ||
-        sigaction(KICK, &nothing, NULL))
+        sigaction(KICK, &nothing, NULL) || (errno = files_begin(&lane->grants.files)))
         return -1;
     return share_out_memory(lane, touch);
 }
@@ -375,6 +368,7 @@ struct lane *lane_new(struct store *store, int device, unsigned threads, size_t 
     lane->last = &lane->first;
     lane->queue_event = lane->note_event = lane->events = -1;
     lane->session_reads = 1;
+    caller_of_thread(&lane->caller);
     pthread_mutex_init(&lane->lock, NULL);
     pthread_cond_init(&lane->wake, NULL);
     int failed = prepare(lane, touch) ? errno : 0;
@@ -393,6 +387,7 @@ void lane_free(struct lane *lane)
     for (unsigned i = 0; i < GRANT_BUCKETS; i++)
         while (lane->grants.buckets[i] != NULL)
             serve_revoke(&lane->grants, lane->grants.buckets[i]->handle);
+    files_end(&lane->grants.files);
     int files[] = {lane->queue_event, lane->note_event, lane->events};
     for (unsigned i = 0; i < 3; i++)
         if (files[i] >= 0)

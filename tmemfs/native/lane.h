@@ -1,7 +1,7 @@
 /* The lane: threads that read requests from the kernel, and answer what the store can answer alone.
 
    A READ of a file that Python has granted, whose pages are all there, is answered on the spot,
-   without the interpreter. Everything else is queued for pyfuse3, which sees no difference: its
+   without the interpreter, and so is a WRITE where that is granted. Everything else is queued for pyfuse3, which sees no difference: its
    session takes requests out of the queue in the place of the device (tmemfs/fuse/_session.c).
 
    While there is little to answer, the threads are parked and the session reads the device itself,
@@ -34,6 +34,10 @@ int lane_note_event(const struct lane *lane);
 int lane_grant(struct lane *lane, const struct grant *grant);
 /* No thread uses it any more when this returns. */
 void lane_revoke(struct lane *lane, uint64_t handle);
+/* It is of another size; nobody is answered by the old one when this returns. */
+void lane_resize(struct lane *lane, uint64_t handle, uint64_t size);
+/* Whether nothing is being written of a granted file, and Python knows of all that was. */
+int lane_is_settled(const struct lane *lane, uint64_t handle);
 /* Where the reader of a granted file is, and whether in order after what Python was told before; 0
    where it is not granted. */
 uint64_t lane_follow(struct lane *lane, uint64_t handle, int *in_order);
@@ -43,6 +47,11 @@ void lane_move(struct lane *lane, uint64_t handle, uint64_t position);
 void lane_watch(struct lane *lane, uint64_t handle, uint64_t edge);
 /* 0 where there is none. */
 int lane_take_note(struct lane *lane, struct note *note);
+
+/* What was written of a file, with the bytes that were kept; 0 where all is settled. The same is told
+   again until it is, which means that the pages have been dropped. */
+int lane_written(struct lane *lane, struct written *written, const char **kept);
+void lane_settle(struct lane *lane);
 
 struct lane_figures {
     uint64_t threads, parked, grants, answered, handed;
@@ -57,7 +66,9 @@ struct lane_session {
     /* Whether the session has to read the device, because no thread does. */
     int (*reads)(struct lane *lane);
     /* Answer a request that the session has read; 0 where that is Python's. */
-    int (*answer)(struct lane *lane, const void *request, size_t size);
+    int (*answer)(struct lane *lane, void *request, size_t size);
+    /* Whether Python has to hear of writes before it sees the next request. */
+    int (*unsettled)(struct lane *lane);
 };
 extern const struct lane_session lane_session;
 

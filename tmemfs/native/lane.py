@@ -1,15 +1,18 @@
-"""The lane: threads that answer reads of what is granted, without the interpreter (``lane.h``).
+"""The lane: threads that answer what is granted, reads and writes, without the interpreter.
+
+The C of it begins in ``lane.h``.
 
 A *grant* is what Python gives it for an open file, by the handle that the kernel has: which object
-has the file's pages, and how large the file is. It can be taken back at any time, and when `revoke`
-returns no thread is at it any more.
+has the file's pages, how large the file is, and by which descriptor it may be written. It can be
+taken back at any time, and when `revoke` returns no thread reads by it any more. What is written by
+then is told (`written`), and until that is settled nobody reads the file here.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
@@ -28,6 +31,26 @@ _MOST_THREADS = 4
 
 Note = tuple[int, int, int, bool]
 """a handle, the pages (first, last) that were read of it, and whether in order after the others"""
+
+
+class Written(NamedTuple):
+    """What the lane has written of a file.
+
+    So many *writes* of *size* bytes together, all of them between *start* and *end*; *handle* is of
+    one of those who wrote. The times are those of modification and of change (ns), and the size.
+    *data* is there of a single write that was not too large.
+    """
+
+    handle: int
+    start: int
+    end: int
+    writes: int
+    size: int
+    before: tuple[int, int, int]
+    after: tuple[int, int, int]
+    alone: bool
+    """whether nobody else was seen to change the file meanwhile"""
+    data: bytes
 
 
 class Lane:
@@ -50,6 +73,9 @@ class Lane:
         self.capsule = lane.capsule
         """what the session calls it by"""
         self.revoke = lane.revoke
+        self.resize = lane.resize
+        self.is_settled = lane.is_settled
+        self.settle = lane.settle
         self.follow = lane.follow
         self.move = lane.move
         self.watch = lane.watch
@@ -65,11 +91,13 @@ class Lane:
         zeros: bool = False,
         position: int = 0,
         edge: int = NEVER,
+        fd: int = -1,
     ) -> None:
         """Let reads of an open file of *size* bytes be answered.
 
         Its pages are those of an object in *table*. With *zeros* one that is not there is zeros.
         Whoever has read up to page *position* in order, and then beyond page *edge*, is noted.
+        Writes are made by *fd*, if it is one.
         """
         self._lane.grant(
             handle,
@@ -80,7 +108,17 @@ class Lane:
             zeros=zeros,
             position=position,
             edge=edge,
+            fd=fd,
         )
+
+    def written(self) -> Written | None:
+        """Return what was written of a file; None where all is settled.
+
+        The same is returned again until `settle` is called: which is when its pages are gone, as
+        far as they were there.
+        """
+        found = self._lane.written()
+        return Written(*found) if found is not None else None
 
     async def notes(self) -> AsyncIterator[Note]:
         """Yield what is noted; for one task."""

@@ -3,6 +3,11 @@
 #ifndef TMEMFS_LANE_INSIDE_H
 #define TMEMFS_LANE_INSIDE_H
 
+#include <linux/fuse.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "caller.h"
 #include "lane.h"
 
 #define HEADER 4096 /* room for what is before the data of a request, as libfuse has it */
@@ -22,6 +27,7 @@ struct thread {
     pthread_t id;
     struct request *request; /* where it reads the next one to; NULL while it waits for memory */
     char *room;              /* where it answers */
+    struct caller caller;
     unsigned number, idle;
     int credit; /* above 0: to stay awake has paid of late */
     int begun, ended;
@@ -45,6 +51,9 @@ struct lane {
 
     unsigned in_a_row;         /* atomic: requests handed over since one was answered */
     uint64_t answered, handed; /* atomic */
+    unsigned writers;          /* atomic: threads that may be kept waiting by a disk */
+    struct caller caller;      /* of the session's thread */
+    int64_t slow_until;        /* the session does not write before */
     unsigned could; /* how many more the session could have answered than not; its own */
     char *room;     /* where the session answers */
     char *memory;
@@ -62,6 +71,41 @@ static inline void let(int *flag, int value)
 {
     __atomic_store_n(flag, value, __ATOMIC_RELEASE);
 }
+
+/* Of an eventfd. */
+static inline void tell(int event)
+{
+    uint64_t one = 1;
+    (void)!write(event, &one, sizeof one);
+}
+
+static inline void untell(int event)
+{
+    uint64_t count;
+    (void)!read(event, &count, sizeof count);
+}
+
+/* In ns. */
+static inline int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+/* Whether a request is one of that kind, with all that such a one begins with. */
+static inline int is_request(const struct request *request, uint32_t opcode, size_t size)
+{
+    const struct fuse_in_header *header = (const void *)request->bytes;
+    return request->size >= sizeof *header + size && header->opcode == opcode;
+}
+
+/* answer.c: 0 where it is Python's. A read is answered with the memory at *room*. */
+
+int answer_read(struct lane *lane, const struct request *request, char *room);
+/* By a thread, as *caller*, who is stripped; or by the session. */
+int answer_write(struct lane *lane, const struct request *request, struct caller *caller);
+int answer_write_for_session(struct lane *lane, const struct request *request);
 
 /* device.c: who reads the device. With the lock of the lane where that is said. */
 

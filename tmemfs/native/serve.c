@@ -24,8 +24,14 @@ int serve_grant(struct grants *grants, const struct grant *grant)
     struct grant *copy = malloc(sizeof *copy), **bucket = bucket_of(grants, grant->handle);
     if (copy == NULL)
         return -1;
+    struct file *file = files_enter(&grants->files, grant->table, &grant->id);
+    if (file == NULL) {
+        free(copy);
+        return -1;
+    }
     serve_revoke(grants, grant->handle);
     *copy = *grant;
+    copy->file = file;
     copy->next = *bucket;
     *bucket = copy;
     grants->count++;
@@ -40,6 +46,7 @@ void serve_revoke(struct grants *grants, uint64_t handle)
     if (grant == NULL)
         return;
     *link = grant->next;
+    files_leave(&grants->files, grant->file);
     free(grant);
     grants->count--;
 }
@@ -90,7 +97,8 @@ static struct grant *enter(struct store *store, const struct grants *grants, uin
 {
     store_share(store);
     struct grant *grant = serve_find(grants, handle);
-    if (grant != NULL && !store_hides(store, grant->table, run.first, run.last))
+    if (grant != NULL && file_is_settled(grant->file) &&
+        !store_hides(store, grant->table, run.first, run.last))
         return grant;
     store_leave(store);
     return NULL;
@@ -121,7 +129,8 @@ ssize_t serve_read(struct store *store, const struct grants *grants, uint64_t ha
     store_share(store);
     struct grant *grant = serve_find(grants, handle);
     uint64_t end = offset + size;
-    if (grant == NULL || !size || end < offset || end > grant->size) {
+    if (grant == NULL || !size || end < offset || end > grant->size ||
+        !file_is_settled(grant->file)) {
         store_leave(store);
         return -1;
     }
@@ -154,4 +163,31 @@ ssize_t serve_read(struct store *store, const struct grants *grants, uint64_t ha
     }
     *bytes = room + (offset - run.first * page_size);
     return grant != NULL ? (ssize_t)size : -1;
+}
+
+int serve_may_write(struct store *store, const struct grants *grants, uint64_t handle)
+{
+    store_share(store);
+    const struct grant *grant = serve_find(grants, handle);
+    int may = grant != NULL && grant->fd >= 0;
+    store_leave(store);
+    return may;
+}
+
+ssize_t serve_write(struct store *store, struct grants *grants, uint64_t handle, uint64_t offset,
+                    const char *data, size_t size)
+{
+    uint64_t end = offset + size;
+    store_share(store);
+    struct grant *grant = serve_find(grants, handle);
+    if (grant == NULL || grant->fd < 0 || !size || end < offset ||
+        (end - 1) / grant->page_size > UINT32_MAX) {
+        store_leave(store);
+        return -1;
+    }
+    struct file *file = grant->file;
+    int fd = grant->fd;
+    file_begin_write(file);
+    store_leave(store);
+    return file_write(&grants->files, file, handle, fd, data, size, offset);
 }

@@ -1,4 +1,4 @@
-/* What the lane may answer, and how: grants, and reads of granted files. */
+/* What the lane may answer, and how: grants, reads and writes of granted files. */
 
 #ifndef TMEMFS_SERVE_H
 #define TMEMFS_SERVE_H
@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "store.h"
+#include "writes.h"
 
 #define NEVER UINT64_MAX
 #define LARGEST_PAGE (UINT32_C(1) << 16)
@@ -17,6 +18,7 @@
    that who shares it may move the position. */
 struct grant {
     struct grant *next; /* in the bucket */
+    struct file *file;
     uint64_t handle;
     struct wide id; /* of the object that has its pages */
     uint32_t table;
@@ -26,11 +28,13 @@ struct grant {
     uint64_t position; /* the page behind the last one that was read */
     uint64_t edge;     /* who reads in order and beyond this page is noted; NEVER: nobody is */
     int jumped;        /* whether it was moved elsewhere since Python was told of it */
+    int fd;            /* by which it may be written; -1: that is Python's */
 };
 
 struct grants {
     struct grant *buckets[GRANT_BUCKETS];
     uint64_t count;
+    struct files files;
 };
 
 /* A read that Python wants to know of, because it may have to read ahead. */
@@ -50,5 +54,12 @@ struct grant *serve_find(const struct grants *grants, uint64_t handle);
    `last` is else 0. Takes the lock. */
 ssize_t serve_read(struct store *store, const struct grants *grants, uint64_t handle,
                    uint64_t offset, size_t size, char *room, char **bytes, struct note *note);
+
+/* Whether writes are granted. Takes the lock. */
+int serve_may_write(struct store *store, const struct grants *grants, uint64_t handle);
+/* Write what a request asks for. Returns how many bytes were written, which is all; -1 where Python
+   has to. Takes the lock, but not while it writes. */
+ssize_t serve_write(struct store *store, struct grants *grants, uint64_t handle, uint64_t offset,
+                    const char *data, size_t size);
 
 #endif

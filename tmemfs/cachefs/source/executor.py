@@ -226,8 +226,7 @@ class Executor:
     ) -> Change:
         """Write *buf* at *offset* as *caller*, with the *flags* of pwritev2(2)."""
         change = await self.wait(file, _write, caller, fd, buf, offset, flags)
-        self.counters.backing_writes += 1
-        self.counters.backing_write_bytes += change.written
+        self.count_writes(1, change.written)
         return change
 
     def may_write_now(self, on: Filesystem, size: int) -> bool:
@@ -247,9 +246,13 @@ class Executor:
         change = _write(caller, fd, buf, offset, flags)
         if time.monotonic() - begun > _SLOW_WRITE_S:
             on.slow_until = begun + _SLOW_FOR_S
-        self.counters.backing_writes += 1
-        self.counters.backing_write_bytes += change.written
+        self.count_writes(1, change.written)
         return change
+
+    def count_writes(self, count: int, size: int) -> None:
+        """Count so many writes, of *size* bytes together."""
+        self.counters.backing_writes += count
+        self.counters.backing_write_bytes += size
 
     async def change(
         self,

@@ -27,6 +27,14 @@ def stamp(info: os.stat_result) -> int:
     return (info.st_mtime_ns & _U64) << 128 | (info.st_ctime_ns & _U64) << 64 | size
 
 
+def as_of(info: os.stat_result, modified: int, changed: int, size: int) -> os.stat_result:
+    """Return *info* with other times (ns) and another size: the same file at another moment."""
+    return os.stat_result(
+        (*info[:6], size, *info[7:]),
+        {"st_mtime_ns": modified, "st_ctime_ns": changed, "st_atime_ns": info.st_atime_ns},
+    )
+
+
 def settled(info: os.stat_result) -> bool:
     """Whether a change from now on must show in the file's times."""
     newest = max(info.st_mtime_ns, info.st_ctime_ns)
