@@ -5,8 +5,9 @@
    A socket is the device. One thread asks for pages, with some requests under way at once; one is
    the session; one is Python: it replaces pages, removes them, hides them, grants and revokes, and
    overwrites the memory of each page that it has replaced or removed: nobody may read that then.
-   A page says which it is and how old, so that each answer can be judged. Each round is a lane,
-   ended under load. */
+   A page says which it is and how old, so that each answer can be judged. Another file is written by
+   the lane, too: Python brings its pages from a backing file, and drops them when it hears of a write.
+   Each round is a lane, ended under load. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -26,20 +27,24 @@
 #define PAGE 4096u
 #define PAGES 192u
 #define SLOTS 2u /* places in the arena for each page */
-#define ARENA ((uint64_t)PAGES * SLOTS * PAGE + PAGE)
+#define ARENA ((uint64_t)(PAGES * SLOTS + ITS_PAGES) * PAGE + PAGE)
 #define HANDLE 7u
+#define WRITTEN 8u /* handle of the file that is written ... */
+#define ITS_PAGES 64u
 #define LARGEST (4u * PAGE)
 #define UNDER_WAY 6u
 /* All answers to them: a socket that is full would lose one, as the device never does. */
 #define SOCKET (2 * UNDER_WAY * LARGEST)
 
-static const struct wide ID = {{1, 2, 3}};
+static const struct wide ID = {{1, 2, 3}}, ITS_ID = {{4, 5, 6}};
 static struct store store;
 static struct lane *lane;
 static uint32_t table;
 static int device, client, done; /* atomic: done */
+static int backing;              /* the file that is written */
 static uint64_t newest[PAGES];   /* atomic: the version that is there, or is about to be */
 static uint64_t oldest[PAGES];   /* atomic: none older may be read any more */
+static uint64_t its_newest[ITS_PAGES], its_oldest[ITS_PAGES]; /* of the one who asks */
 
 #define CHECK(what)                                                                                \
     do {                                                                                           \
@@ -123,16 +128,91 @@ static void grant(void)
 {
     struct grant grant = {.handle = HANDLE, .id = ID, .table = table, .page_size = PAGE,
                           .size = PAGES * PAGE, .edge = 0};
+    grant.fd = -1;
     CHECK(lane_grant(lane, &grant) == 0);
+}
+
+static void grant_writes(void)
+{
+    struct grant grant = {.handle = WRITTEN, .id = ITS_ID, .table = table, .page_size = PAGE,
+                          .size = ITS_PAGES * PAGE, .edge = NEVER, .fd = backing};
+    CHECK(lane_grant(lane, &grant) == 0);
+}
+
+/* -- the file that is written ------------------------------------------------------------------ */
+
+/* A page on its way from the backing file: put only if nothing has been heard of meanwhile. */
+struct fill {
+    uint64_t index, generation;
+    char page[PAGE];
+};
+
+static uint64_t its_place(uint64_t index)
+{
+    return ARENA - (ITS_PAGES - index) * PAGE;
+}
+
+static void remove_its(uint64_t first, uint64_t last)
+{
+    store_alone(&store);
+    struct object *object = store_find(&store, table, &ITS_ID);
+    if (object != NULL)
+        store_remove(&store, object, first, last);
+    store_leave(&store);
+    for (uint64_t index = first; index < last; index++)
+        memset(store.base + its_place(index), 0xaa, PAGE);
+}
+
+static void begin_fill(struct fill *fill, uint64_t index, uint64_t generation)
+{
+    fill->index = index;
+    fill->generation = generation;
+    CHECK(pread(backing, fill->page, PAGE, (off_t)(index * PAGE)) == PAGE);
+}
+
+static void end_fill(const struct fill *fill, uint64_t generation)
+{
+    if (fill->generation != generation)
+        return;
+    remove_its(fill->index, fill->index + 1);
+    memcpy(store.base + its_place(fill->index), fill->page, PAGE);
+    uint64_t location = its_place(fill->index) << SIZE_BITS | PAGE;
+    store_alone(&store);
+    struct object *object = store_obtain(&store, table, &ITS_ID);
+    CHECK(object != NULL && store_put(&store, object, fill->index, &location, 1) == 0);
+    store_leave(&store);
+}
+
+static uint64_t hear(uint64_t generation)
+{
+    struct written written;
+    const char *kept;
+    while (lane_written(lane, &written, &kept)) {
+        CHECK(written.handle == WRITTEN && written.start < written.end);
+        CHECK(written.end <= ITS_PAGES * PAGE && written.bytes == written.count * PAGE);
+        if (written.kept) {
+            uint64_t word;
+            memcpy(&word, kept, WORD);
+            CHECK(written.count == 1 && written.kept == PAGE && word >> 40 == written.start / PAGE);
+        }
+        for (uint64_t index = 0; index < 8; index++) /* who reads the file meanwhile waits for us */
+            replace(index);
+        generation++;
+        remove_its(written.start / PAGE, (written.end - 1) / PAGE + 1);
+        lane_settle(lane);
+    }
+    return generation;
 }
 
 static void *python(void *argument)
 {
     uint64_t state = *(uint64_t *)argument;
+    uint64_t generation = 1;
+    struct fill fill = {.generation = 0};
     struct note note;
     int in_order;
     while (!__atomic_load_n(&done, __ATOMIC_SEQ_CST)) {
-        uint64_t index = next(&state) % PAGES, what = next(&state) % 64;
+        uint64_t index = next(&state) % PAGES, what = next(&state) % 80;
         if (what < 40) {
             replace(index);
         } else if (what < 48) {
@@ -147,6 +227,14 @@ static void *python(void *argument)
         } else if (what < 60) {
             (void)lane_follow(lane, HANDLE, &in_order);
             lane_watch(lane, HANDLE, index);
+        } else if (what < 66) {
+            end_fill(&fill, generation);
+            begin_fill(&fill, index % ITS_PAGES, generation);
+        } else if (what < 74) {
+            generation = hear(generation);
+        } else if (what < 75) {
+            lane_revoke(lane, WRITTEN);
+            grant_writes();
         } else {
             while (lane_take_note(lane, &note))
                 CHECK(note.handle == HANDLE && note.first < note.last);
@@ -189,7 +277,38 @@ static void *session(void *argument)
 struct asked {
     uint64_t unique, first, count;
     uint64_t least[LARGEST / PAGE]; /* what each page was when it was asked for */
+    int writes, reads_written;
 };
+
+/* Write the next version of a page, which nobody else does meanwhile; or read it. */
+static void ask_written(struct asked *asked, uint64_t unique, uint64_t index, int writes)
+{
+    struct {
+        struct fuse_in_header header;
+        union {
+            struct fuse_read_in read;
+            struct fuse_write_in write;
+        } in;
+        char page[PAGE];
+    } message;
+    memset(&message, 0, sizeof message);
+    uint64_t word = index << 40 | (its_newest[index] += (uint64_t)writes);
+    size_t size = sizeof message.header + (writes ? sizeof message.in.write : sizeof message.in.read);
+    char *data = (char *)&message + size;
+    *asked = (struct asked){.unique = unique, .first = index, .count = 1, .writes = writes,
+                            .reads_written = !writes, .least = {its_oldest[index]}};
+    message.header.unique = unique;
+    message.header.opcode = writes ? FUSE_WRITE : FUSE_READ;
+    if (writes) {
+        message.in.write = (struct fuse_write_in){.fh = WRITTEN, .offset = index * PAGE, .size = PAGE};
+        for (unsigned at = 0; at < PAGE; at += WORD, size += WORD)
+            memcpy(data + at, &word, WORD);
+    } else {
+        message.in.read = (struct fuse_read_in){.fh = WRITTEN, .offset = index * PAGE, .size = PAGE};
+    }
+    message.header.len = (uint32_t)size;
+    CHECK(write(client, &message, size) == (ssize_t)size);
+}
 
 static void ask(struct asked *asked, uint64_t unique, uint64_t *state)
 {
@@ -198,6 +317,7 @@ static void ask(struct asked *asked, uint64_t unique, uint64_t *state)
         struct fuse_read_in in;
     } message;
     memset(&message, 0, sizeof message);
+    asked->writes = asked->reads_written = 0;
     asked->unique = message.header.unique = unique;
     asked->count = next(state) % 8 ? 1 : 1 + next(state) % (LARGEST / PAGE);
     asked->first = next(state) % (PAGES - asked->count + 1);
@@ -223,7 +343,8 @@ static void judge(const struct asked *asked, const char *bytes)
         }
         CHECK(word >> 40 == index);
         word &= (UINT64_C(1) << 40) - 1;
-        CHECK(asked->least[i] <= word && word <= load(&newest[index]));
+        CHECK(asked->least[i] <= word);
+        CHECK(word <= (asked->reads_written ? its_newest[index] : load(&newest[index])));
     }
 }
 
@@ -231,6 +352,7 @@ static uint64_t work(uint64_t requests, uint64_t seed)
 {
     static struct asked asked[UNDER_WAY];
     static char reply[LARGEST + PAGE];
+    int being_written[ITS_PAGES] = {0};
     uint64_t answered = 0, state = seed;
     for (uint64_t unique = 0; unique < requests + UNDER_WAY; unique++) {
         if (unique >= UNDER_WAY) {
@@ -239,7 +361,13 @@ static uint64_t work(uint64_t requests, uint64_t seed)
             CHECK(size >= (ssize_t)sizeof *out && out->len == size);
             struct asked *of = &asked[out->unique % UNDER_WAY];
             CHECK(of->unique == out->unique);
-            if (!out->error) {
+            if (of->writes) {
+                /* Refused or not: Python's would have been made, too, and told. */
+                if (!out->error)
+                    its_oldest[of->first] = its_newest[of->first];
+                being_written[of->first] = 0;
+                answered += !out->error;
+            } else if (!out->error) {
                 CHECK((uint64_t)size == sizeof *out + of->count * PAGE);
                 judge(of, reply + sizeof *out);
                 answered++;
@@ -250,8 +378,14 @@ static uint64_t work(uint64_t requests, uint64_t seed)
             if (unique < requests && (unique < UNDER_WAY ? i == unique
                                                          : asked[i].unique == UINT64_MAX)) {
                 /* A number that leads here again. */
-                ask(&asked[i], unique / UNDER_WAY * UNDER_WAY * UNDER_WAY + unique * UNDER_WAY + i,
-                    &state);
+                uint64_t number = unique / UNDER_WAY * UNDER_WAY * UNDER_WAY + unique * UNDER_WAY + i;
+                uint64_t index = next(&state) % ITS_PAGES, what = next(&state) % 8;
+                if (what < 2 && !being_written[index])
+                    ask_written(&asked[i], number, index, being_written[index] = 1);
+                else if (what < 4)
+                    ask_written(&asked[i], number, index, 0);
+                else
+                    ask(&asked[i], number, &state);
                 break;
             }
     }
@@ -267,6 +401,11 @@ int main(int count, char **words)
     CHECK(fd >= 0 && ftruncate(fd, (off_t)(ARENA + tables)) == 0);
     char *base = mmap(NULL, ARENA + tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     CHECK(base != MAP_FAILED);
+    CHECK((backing = memfd_create("backing", 0)) >= 0);
+    for (uint64_t at = 0; at < ITS_PAGES * PAGE; at += WORD) {
+        uint64_t word = at / PAGE << 40;
+        CHECK(pwrite(backing, &word, WORD, (off_t)at) == WORD);
+    }
     CHECK(store_begin(&store, base, ARENA + tables, tables, fd) == 0);
     CHECK((table = store_new_table(&store)) != 0 && store_watch(&store, table, PAGES) == 0);
     for (uint64_t round = 1; round <= rounds; round++) {
@@ -281,6 +420,7 @@ int main(int count, char **words)
         for (uint64_t index = 0; index < PAGES; index++)
             replace(index);
         grant();
+        grant_writes();
         CHECK(pthread_create(&of_session, NULL, session, NULL) == 0);
         CHECK(pthread_create(&of_python, NULL, python, &round) == 0);
         answered += work(requests, round);
@@ -297,6 +437,7 @@ int main(int count, char **words)
         lane_count(lane, &figures);
         handed += figures.handed;
         lane_free(lane);
+        remove_its(0, ITS_PAGES); /* of which another lane has heard nothing */
         close(device);
         close(client);
     }
