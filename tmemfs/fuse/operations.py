@@ -252,7 +252,8 @@ class Operations(pyfuse3.Operations):
         file, keep = await self._volume.open(self._inodes.inode(number), flags, caller_of(ctx))
         self._files[handle] = file
         file.handle = handle
-        self._volume.granter.opened(file)
+        if file.fd >= 0:
+            self._volume.granter.opened(file)
         if file.inode.kernel_size != file.data.size and not self._volume.writeback:
             # Else the kernel would end the file where it was, for as long as it may believe that.
             with contextlib.suppress(OSError):
@@ -360,7 +361,8 @@ class Operations(pyfuse3.Operations):
         handle = self._handle()
         self._files[handle] = file
         file.handle = handle
-        self._volume.granter.opened(file)
+        if file.fd >= 0:
+            self._volume.granter.opened(file)
         entry = self._entries.remember(file.inode, info)
         return self._opened(handle, file, keep_cache=False), entry
 

@@ -61,8 +61,9 @@ int answer_read(struct lane *lane, const struct request *request, char *room)
 static int is_our_write(struct lane *lane, const struct request *request)
 {
     const struct fuse_write_in *in = (const void *)(request->bytes + sizeof(struct fuse_in_header));
-    return is_request(request, FUSE_WRITE, sizeof *in) && !in->write_flags &&
-           !(in->flags & O_APPEND) && is_request(request, FUSE_WRITE, sizeof *in + in->size) &&
+    return is_request(request, FUSE_WRITE, sizeof *in) &&
+           is_request(request, FUSE_WRITE, sizeof *in + in->size) &&
+           !(in->write_flags & ~(uint32_t)FUSE_WRITE_LOCKOWNER) && !(in->flags & O_APPEND) &&
            serve_may_write(lane->store, &lane->grants, in->fh);
 }
 
