@@ -33,7 +33,7 @@ class Granter:
         self._page_size = pool.page_size
         self._fetcher = fetcher
         self._may_write = may_write
-        self._files: dict[int, OpenFile] = {}
+        self.files: dict[int, OpenFile] = {}
         """those that were granted, by the kernel's handle"""
 
     def opened(self, file: OpenFile) -> None:
@@ -44,7 +44,7 @@ class Granter:
 
     def closed(self, file: OpenFile) -> None:
         """Take note that its handle is nobody's any more."""
-        self._files.pop(file.handle, None)
+        self.files.pop(file.handle, None)
         if (lane := file.data.grants.pop(file.handle, None)) is not None:
             lane.revoke(file.handle)
 
@@ -67,7 +67,7 @@ class Granter:
 
         They may have gone on since, and have been seen here; *in_order* after what was seen before.
         """
-        file, most = self._files.get(handle), self._fetcher.readahead // self._page_size
+        file, most = self.files.get(handle), self._fetcher.readahead // self._page_size
         if file is None or (lane := file.data.grants.get(handle)) is None:
             return
         if most and last > file.window.next:
@@ -81,7 +81,7 @@ class Granter:
         """Yield what the lane has written; each is settled when the next is asked for."""
         lane = self.lane
         while lane is not None and (written := lane.written()) is not None:
-            if (file := self._files.get(written.handle)) is not None:
+            if (file := self.files.get(written.handle)) is not None:
                 yield file, written
             lane.settle()
 
@@ -98,7 +98,7 @@ class Granter:
             fd=self._fd(file),
         )
         data.grants[file.handle] = lane
-        self._files[file.handle] = file
+        self.files[file.handle] = file
 
     def _fd(self, file: OpenFile) -> int:
         """By which the lane may write a file; -1 where each write has to be seen.

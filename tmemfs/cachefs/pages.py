@@ -256,7 +256,7 @@ class FileData:
     def notice(self, info: os.stat_result) -> None:
         """Flush the file's pages if *info* shows that somebody else has changed it."""
         self.looked = time.monotonic()
-        if self.changing or self.apart or self._is_being_written():
+        if self.changing or self.apart or (self.grants and self._is_being_written()):
             return
         if stamp(info) != self._stamp if self._checks else info.st_size != self.size:
             # The size counts always: between an old end and a new one are bytes that never were.
@@ -373,15 +373,15 @@ class FileData:
 
     def _resize(self, size: int) -> None:
         """Before anybody else is told of it, the lane is."""
-        if size != self.size:
-            for handle, lane in self.grants.items():
-                lane.resize(handle, size)
-            self.size = size
+        for handle, lane in self.grants.items():
+            lane.resize(handle, size)
+        self.size = size
 
     def _adopt(self, info: os.stat_result) -> None:
         self.looked = time.monotonic()
         self.info = info
-        self._resize(info.st_size)
+        if info.st_size != self.size:
+            self._resize(info.st_size)
         self._stamp = stamp(info)
         self._trusted = settled(info) and not self._suspect
 

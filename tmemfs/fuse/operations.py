@@ -320,7 +320,8 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         file = self._files.pop(fh, None)
         if file is not None:
-            self._volume.granter.closed(file)
+            if fh in self._volume.granter.files:
+                self._volume.granter.closed(file)
             await self._volume.release(file)
         else:
             if self._mount.lane is not None:
