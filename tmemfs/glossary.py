@@ -148,7 +148,7 @@ FIGURES = {
         Unit.COUNT,
         False,
         threads="threads that answer requests without the interpreter",
-        grants="open files whose reads they may answer now",
+        grants="open files of which they may answer requests now",
     ),
     **_figures(
         "swap",
