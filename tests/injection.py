@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tmemfs.native.storage import NativeTable
+from tmemfs.native.storage import NativeLog, NativeStorage, NativeTable
 from tmemfs.pages import Arena, SegmentLog, codec, reader
 from tmemfs.swap import overflowfile, overflowing, writebuffer
 from tmemfs.swap.evictor import Evictor
@@ -50,6 +50,8 @@ STEPS: dict[str, tuple[Any, str]] = {
     "overflow read": (OverflowFile, "_read"),
     "runs": (writebuffer, "runs"),
 }
+NATIVE: dict[Any, Any] = {codec: NativeStorage, SegmentLog: NativeLog, ObjectTable: NativeTable}
+"""where the storage in C does the same"""
 READS = {"decode", "decode a run", "overflow read", "compare"}
 ERRORS: dict[str, Callable[[], Exception]] = {
     "MemoryError": MemoryError,
@@ -72,7 +74,7 @@ def injected(step: str, fails: Callable[[], Exception | None]) -> Iterator[None]
 def _install(step: str, fails: Callable[[], Exception | None]) -> list[tuple[Any, str, Any]]:
     """Let a step fail, of whichever storage; return what there was before, and where."""
     where, name = STEPS[step]
-    places = (where, NativeTable) if where is ObjectTable else (where,)
+    places = [place for place in (where, NATIVE.get(where)) if place is not None]
     return [(place, name, _replace(place, name, fails)) for place in places]
 
 

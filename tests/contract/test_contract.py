@@ -18,6 +18,7 @@ from page_data import KINDS, page, run, split
 
 import tmemfs
 from tmemfs.errors import BadPool
+from tmemfs.native.storage import NativeStorage
 from tmemfs.pages import codec
 from tmemfs.tmem import INDEX_LIMIT, INVALID_OBJECT_ID, Client, Core, Pool
 
@@ -120,12 +121,16 @@ def refuse_in_the_codec(core: Core, pool: Pool, patch: pytest.MonkeyPatch) -> Ca
             raise MemoryError("in the codec")
         return data
 
+    def encode_all(*_: object) -> list[bytes]:
+        raise MemoryError("in the codec")
+
     def put() -> int:
         with pytest.raises(MemoryError, match="in the codec"):
             pool.put_many(1, 3, run(70, 3, pool.page_size))
         return 0
 
     patch.setattr(codec, "encode", encode)
+    patch.setattr(NativeStorage, "encode", encode_all)
     return put
 
 

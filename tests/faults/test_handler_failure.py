@@ -52,6 +52,12 @@ failing(Modifier, "create", create)
 """
 
 
+def append(path: Path) -> None:
+    """Write what is Python's to write."""
+    with path.open("a") as file:
+        file.write("x")
+
+
 def test_each_failure_is_an_eio_for_its_caller_and_the_mount_lives_on(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -65,7 +71,7 @@ def test_each_failure_is_an_eio_for_its_caller_and_the_mount_lives_on(tmp_path: 
             ("lookup", "ValueError: a mistake", lambda: os.stat(mount.path / "bad lookup")),
             ("readdir", "KeyError: 'no such key'", lambda: os.listdir(mount.path / "bad list")),
             ("read", "ZeroDivisionError: ", (mount.path / "bad read").read_bytes),
-            ("write", "AssertionError: never", lambda: (mount.path / "bad write").write_text("x")),
+            ("write", "AssertionError: never", lambda: append(mount.path / "bad write")),
             ("create", "MemoryError: ", lambda: (mount.path / "bad create").write_text("x")),
         ]
         count = 0

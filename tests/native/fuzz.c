@@ -14,6 +14,7 @@
 #include "../../tmemfs/pages/codec.h"
 #include "../../tmemfs/native/store.h"
 
+#define SEGMENT (UINT64_C(64) << 10)
 #define ARENA (UINT64_C(1) << 20)
 #define TABLES 2u
 #define OBJECTS 3u
@@ -35,6 +36,15 @@ struct model {
 };
 
 static struct model model[TABLES][OBJECTS];
+#define SEGMENTS (ARENA / SEGMENT)
+
+/* What should live in each segment, and be appended to it. */
+static struct {
+    uint64_t pages, bytes, same;
+    uint64_t position;
+    unsigned rows;
+    struct row row[SEGMENT / 32];
+} segments[SEGMENTS];
 static struct store store;
 static uint32_t tables[TABLES];
 
@@ -81,6 +91,17 @@ static unsigned within(unsigned page, unsigned count)
     return count < node ? count : node;
 }
 
+static void count_page(uint64_t location, int sign)
+{
+    uint64_t size = location & SIZE_MASK;
+    if (!location || size == OUTSIDE)
+        return;
+    uint64_t number = location >> SIZE_BITS >> 16;
+    segments[number].pages += (uint64_t)sign;
+    segments[number].bytes += (uint64_t)sign * size;
+    segments[number].same += (uint64_t)(size <= WORD ? sign : 0);
+}
+
 static void put(struct input *input, unsigned table, unsigned object)
 {
     unsigned page = take_below(input, PAGES), count = within(page, 1 + take(input) % 70);
@@ -89,9 +110,12 @@ static void put(struct input *input, unsigned table, unsigned object)
     uint64_t locations[NODE_PAGES];
     CHECK(found != NULL);
     for (unsigned i = 0; i < count; i++) {
-        locations[i] = (PAGE + (uint64_t)take(input)) << SIZE_BITS | take(input);
+        uint64_t start = SEGMENT * (1 + take(input) % (SEGMENTS - 1));
+        locations[i] = (start + take(input)) << SIZE_BITS | take(input);
         if (take(input) % 8 == 0)
             locations[i] |= OUTSIDE;
+        count_page(locations[i], 1);
+        count_page(model[table][object].at[page + i], -1);
         model[table][object].at[page + i] = locations[i];
         model[table][object].uses[page + i] = 0;
     }
@@ -103,6 +127,7 @@ static void drop(struct input *input, unsigned table, unsigned object)
     unsigned page = take_below(input, PAGES), count = within(page, 1 + take(input) % 70), gone = 0;
     struct object *found = find(table, object);
     for (unsigned i = 0; i < count; i++) {
+        count_page(model[table][object].at[page + i], -1);
         gone += model[table][object].at[page + i] != 0;
         model[table][object].at[page + i] = 0;
     }
@@ -122,6 +147,77 @@ static void use(struct input *input, unsigned table, unsigned object)
     store_mark(node, store_marks(low, 1));
     unsigned char *uses = &model[table][object].uses[page];
     *uses += *uses < 2;
+}
+
+/* Append to a segment, or begin it anew: only what its rows say, for pages are put elsewhere. */
+static void append(struct input *input)
+{
+    static char bytes[512];
+    uint64_t number = 1 + take(input) % (SEGMENTS - 1), locations[NODE_PAGES];
+    unsigned count = 1 + take(input) % NODE_PAGES, owner = take(input), index = take(input);
+    const char *payloads[NODE_PAGES];
+    uint32_t sizes[NODE_PAGES];
+    if (take(input) % 16 == 0 && !segments[number].pages) {
+        segment_begin(&store, number, PAGE);
+        segments[number].rows = 0;
+        segments[number].position = 0;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        payloads[i] = bytes;
+        sizes[i] = take(input) % 2 * take(input);
+    }
+    unsigned fit = segment_fits(&store, store_segment(&store, number), sizes, count);
+    CHECK(fit <= count);
+    CHECK(segment_append(&store, number, owner, index, payloads, sizes, fit, locations) == 0);
+    for (unsigned i = 0; i < fit; i++) {
+        uint64_t offset = sizes[i] ? segments[number].position : 0;
+        CHECK(locations[i] == ((number * SEGMENT + offset) << SIZE_BITS | sizes[i]));
+        segments[number].row[segments[number].rows++] =
+            (struct row){owner, index + i, (uint32_t)offset};
+        segments[number].position += sizes[i];
+    }
+    CHECK(segments[number].position <= SEGMENT && segments[number].rows <= SEGMENT / 32);
+    if (fit < count)
+        CHECK(segments[number].rows == SEGMENT / 32 ||
+              segments[number].position + sizes[fit] > SEGMENT);
+}
+
+/* Returns how many rows there are. */
+static uint64_t compare_segments(void)
+{
+    uint64_t rows = 0;
+    for (uint64_t number = 1; number < SEGMENTS; number++) {
+        const struct segment *segment = store_segment(&store, number);
+        CHECK(segment->pages == segments[number].pages && segment->bytes == segments[number].bytes);
+        CHECK(segment->same == segments[number].same && segment->rows == segments[number].rows);
+        CHECK(segment->position == segments[number].position);
+        uint64_t offset = segment->first;
+        for (unsigned i = 0; i < segment->rows; i++) {
+            const struct rows *chunk = (const void *)(store.base + offset);
+            CHECK(memcmp(&chunk->row[i % ROWS_OF_A_CHUNK], &segments[number].row[i],
+                         sizeof(struct row)) == 0);
+            if (i % ROWS_OF_A_CHUNK == ROWS_OF_A_CHUNK - 1)
+                offset = chunk->next;
+        }
+        rows += segment->rows;
+    }
+    for (uint32_t number; (number = segment_take_empty(&store)) != 0;)
+        CHECK(!segments[number].pages);
+    return rows;
+}
+
+/* A page is what its payload decodes to, whatever it is; and lz4 has to be worth it. */
+static void encode(struct input *input)
+{
+    char page[PAGE], room[PAGE], back[PAGE];
+    unsigned kind = take(input) % 4, size;
+    for (unsigned i = 0; i < PAGE; i++)
+        page[i] = (char)(kind == 0 ? 0 : kind == 1 ? i % WORD : kind == 2 ? i / 100 : random());
+    for (unsigned changes = take(input) % 3; changes > 0; changes--)
+        page[take_below(input, PAGE)] = (char)take(input);
+    const char *payload = encode_page(page, PAGE, room, &size);
+    CHECK(size <= WORD || size == PAGE || size < PAGE - PAGE / 8);
+    CHECK(decode_page(payload, size, back, PAGE) && memcmp(page, back, PAGE) == 0);
 }
 
 /* Everything that the store says, beside what it should. */
@@ -158,7 +254,7 @@ static void compare(void)
         CHECK(figures->overflowed == outside);
         charged += figures->charged;
     }
-    CHECK(store.head->charged == charged);
+    CHECK(store.head->charged == charged + compare_segments() * 13);
 }
 
 /* A good payload with some bytes changed and its length too is a page, or is refused; nothing beyond
@@ -193,10 +289,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
             drop(&input, table, object);
         } else if (what < 235) {
             use(&input, table, object);
-        } else if (what < 245) {
+        } else if (what < 240) {
             decode(&input);
+        } else if (what < 245) {
+            encode(&input);
+        } else if (what < 254) {
+            append(&input);
         } else if (what == 255) {
-            store_clear(&store, tables[table]);
+            store_clear(&store, tables[table]); /* whose pages go with their segments */
             memset(model[table], 0, sizeof model[table]);
         }
     }
@@ -206,13 +306,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 
 int LLVMFuzzerInitialize(int *count, char ***words)
 {
-    uint64_t size = store_tables_size(ARENA);
+    uint64_t size = store_tables_size(ARENA, SEGMENT);
     int fd = memfd_create("fuzz", 0);
     (void)count;
     (void)words;
     CHECK(fd >= 0 && ftruncate(fd, (off_t)(ARENA + size)) == 0);
     char *base = mmap(NULL, ARENA + size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    CHECK(base != MAP_FAILED && store_begin(&store, base, ARENA + size, size, fd) == 0);
+    CHECK(base != MAP_FAILED && store_begin(&store, base, ARENA + size, size, SEGMENT, fd) == 0);
     for (unsigned table = 0; table < TABLES; table++)
         CHECK((tables[table] = store_new_table(&store)) != 0);
     return 0;

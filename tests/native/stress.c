@@ -27,6 +27,7 @@
 #define PAGE 4096u
 #define PAGES 192u
 #define SLOTS 2u /* places in the arena for each page */
+#define SEGMENT (UINT64_C(64) << 10)
 #define ARENA ((uint64_t)(PAGES * SLOTS + ITS_PAGES) * PAGE + PAGE)
 #define HANDLE 7u
 #define WRITTEN 8u /* handle of the file that is written ... */
@@ -396,7 +397,7 @@ int main(int count, char **words)
 {
     CHECK(count == 3);
     uint64_t rounds = strtoull(words[1], NULL, 10), requests = strtoull(words[2], NULL, 10);
-    uint64_t tables = store_tables_size(ARENA), answered = 0, handed = 0;
+    uint64_t tables = store_tables_size(ARENA, SEGMENT), answered = 0, handed = 0;
     int fd = memfd_create("stress", 0), pair[2];
     CHECK(fd >= 0 && ftruncate(fd, (off_t)(ARENA + tables)) == 0);
     char *base = mmap(NULL, ARENA + tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -406,7 +407,7 @@ int main(int count, char **words)
         uint64_t word = at / PAGE << 40;
         CHECK(pwrite(backing, &word, WORD, (off_t)at) == WORD);
     }
-    CHECK(store_begin(&store, base, ARENA + tables, tables, fd) == 0);
+    CHECK(store_begin(&store, base, ARENA + tables, tables, SEGMENT, fd) == 0);
     CHECK((table = store_new_table(&store)) != 0 && store_watch(&store, table, PAGES) == 0);
     for (uint64_t round = 1; round <= rounds; round++) {
         pthread_t of_python, of_session;

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "tmemfs" / "native"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
-STORE = [NATIVE / f"{name}.c" for name in ("store", "hash", "slab", "hidden")]
+STORE = [NATIVE / f"{name}.c" for name in ("store", "hash", "slab", "segments", "hidden")]
 OF_LANE = ("serve", "writes", "caller", "lane", "answer", "device")
 LANE = [*STORE, *(NATIVE / f"{name}.c" for name in OF_LANE)]
 

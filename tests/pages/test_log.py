@@ -118,9 +118,9 @@ def test_a_page_of_no_bytes_in_a_segment_that_is_full(log: SegmentLog) -> None:
     assert read(log, [location]) == [bytes(4096)]
     assert head.live == (33, 32 * 4096, 1, 32)
     assert list(head.appends())[-1] == (1, 40, location >> SIZE_BITS)
-    free(log._arena, first)
+    free(log.arena, first)
     assert read(log, [location, *rest]) == [bytes(4096), page(2)]
-    free(log._arena, [location])
+    free(log.arena, [location])
     assert list(log.segments.values()) == [log.head] != [head]
 
 
@@ -166,7 +166,7 @@ def test_dead_bytes_of_pages_that_need_only_rows(log: SegmentLog) -> None:
     locations = append(log, 1, 0, [b""] * 1000)
     segment = log.oldest()
     assert segment.live[1] == segment.dead_bytes == 0
-    free(log._arena, locations[:300])
+    free(log.arena, locations[:300])
     assert segment.dead_bytes == 300 * BYTES_PER_ROW
 
 

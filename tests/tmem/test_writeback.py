@@ -330,7 +330,8 @@ def test_every_checksum_that_there_can_be(core: Core, pool: PersistentPool, chec
 def test_uses_outside_are_counted(core: Core, pool: PersistentPool) -> None:
     put(pool, range(PER_SEGMENT + 1))
     use(pool, range(3))
-    pool.raw.head.rows_left = 0  # type: ignore[union-attr]
+    assert pool.raw.head is not None
+    pool.raw.append([b""] * pool.raw.head.rows_left, 0, 0)  # it is full
     leave(core)
     leave(core)
     assert overflowed(pool) == list(range(PER_SEGMENT))

@@ -1,6 +1,7 @@
 /* The store as Python has it. What holds of its methods is said in `tmemfs.native.storage`. */
 
 #include "_native.h"
+#include "../pages/codec.h"
 
 int as_wide(PyObject *number, struct wide *wide)
 {
@@ -56,16 +57,16 @@ static int store_init(PyObject *self, PyObject *args, PyObject *named)
 {
     Store *store = (Store *)self;
     PyObject *memory;
-    unsigned long long tables;
+    unsigned long long tables, segment_size;
     int fd;
     (void)named;
-    if (!PyArg_ParseTuple(args, "OKi", &memory, &tables, &fd))
+    if (!PyArg_ParseTuple(args, "OKKi", &memory, &tables, &segment_size, &fd))
         return -1;
     close_store(store);
     if (PyObject_GetBuffer(memory, &store->memory, PyBUF_WRITABLE))
         return -1;
     int failed = store_begin(&store->store, store->memory.buf, (uint64_t)store->memory.len, tables,
-                             fd);
+                             segment_size, fd);
     if (failed) {
         store->store.base = NULL;
         PyBuffer_Release(&store->memory);
@@ -92,20 +93,41 @@ static PyObject *method_close(PyObject *self, PyObject *none)
 static PyObject *method_keep(PyObject *self, PyObject *args)
 {
     struct store *store = &((Store *)self)->store;
-    unsigned long long size;
-    if (!PyArg_ParseTuple(args, "K", &size))
+    unsigned long long size, segments;
+    if (!PyArg_ParseTuple(args, "KK", &size, &segments))
         return NULL;
     if (store->base != NULL) {
         store_alone(store);
-        store_keep(store, size);
+        store_keep(store, size, segments);
         store_leave(store);
     }
     Py_RETURN_NONE;
 }
 
+static PyObject *method_take_empty(PyObject *self, PyObject *none)
+{
+    struct store *store = &((Store *)self)->store;
+    PyObject *found = PyList_New(0);
+    (void)none;
+    while (found != NULL && store->base != NULL && store->head->empty) {
+        store_alone(store);
+        uint32_t number = segment_take_empty(store);
+        store_leave(store);
+        PyObject *as_int = PyLong_FromUnsignedLong(number);
+        if (number && (as_int == NULL || PyList_Append(found, as_int) < 0))
+            Py_CLEAR(found);
+        Py_XDECREF(as_int);
+    }
+    return found;
+}
+
 static PyMethodDef store_methods[] = {
     {"close", method_close, METH_NOARGS, "Let go of the memory; nothing may be asked afterwards."},
-    {"keep", method_keep, METH_VARARGS, "Have the memory of so many bytes of nodes from now on."},
+    {"take_empty", method_take_empty, METH_NOARGS,
+     "The numbers of segments in which nothing lives since this was asked last."},
+    {"keep", method_keep, METH_VARARGS, 
+     "keep(size, segments): have memory for tables of so many bytes, and for what is known of the\n"
+     "first segments, from now on."},
     {NULL, NULL, 0, NULL}};
 
 static PyObject *store_charged(PyObject *self, void *none)
@@ -115,14 +137,22 @@ static PyObject *store_charged(PyObject *self, void *none)
     return PyLong_FromUnsignedLongLong(store->base != NULL ? store->head->charged : 0);
 }
 
+static PyObject *store_has_empty(PyObject *self, void *none)
+{
+    const struct store *store = &((Store *)self)->store;
+    (void)none;
+    return PyBool_FromLong(store->base != NULL && store->head->empty);
+}
+
 static PyGetSetDef store_properties[] = {
+    {"has_empty", store_has_empty, NULL, "whether `take_empty` may have something", NULL},
     {"charged", store_charged, NULL, "what all tables are charged with, in bytes", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 PyTypeObject store_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tmemfs.native._native.Store",
-    .tp_doc = "Store(memory, tables, fd): the tables are in the last bytes of *memory*, so many of\n"
-              "them, which are zeros; *fd* is the file that is mapped there.",
+    .tp_doc = "Store(memory, tables, segment_size, fd): the tables are in the last bytes of *memory*,\n"
+              "so many of them, which are zeros; *fd* is the file that is mapped there.",
     .tp_basicsize = sizeof(Store),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = PyType_GenericNew,
@@ -136,16 +166,41 @@ PyTypeObject store_type = {
 
 static PyObject *tables_size(PyObject *module, PyObject *args)
 {
-    unsigned long long capacity;
+    unsigned long long capacity, segment_size;
     (void)module;
-    if (!PyArg_ParseTuple(args, "K", &capacity))
+    if (!PyArg_ParseTuple(args, "KK", &capacity, &segment_size))
         return NULL;
-    return PyLong_FromUnsignedLongLong(store_tables_size(capacity));
+    return PyLong_FromUnsignedLongLong(store_tables_size(capacity, segment_size));
+}
+
+static PyObject *encode(PyObject *module, PyObject *args)
+{
+    static char room[SIZE_MASK]; /* with the interpreter's lock */
+    Py_buffer data;
+    unsigned page_size;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*I", &data, &page_size))
+        return NULL;
+    Py_ssize_t count = page_size >= WORD && page_size < sizeof room ? data.len / page_size : 0;
+    PyObject *payloads = PyList_New(count);
+    for (Py_ssize_t i = 0; payloads != NULL && i < count; i++) {
+        unsigned size;
+        const char *page = (const char *)data.buf + i * page_size;
+        const char *bytes = encode_page(page, page_size, room, &size);
+        PyObject *payload = PyBytes_FromStringAndSize(bytes, size);
+        if (payload == NULL)
+            Py_CLEAR(payloads);
+        else
+            PyList_SET_ITEM(payloads, i, payload);
+    }
+    PyBuffer_Release(&data);
+    return payloads;
 }
 
 static PyMethodDef functions[] = {
+    {"encode", encode, METH_VARARGS, "encode(data, page_size): the payloads of a run of pages."},
     {"tables_size", tables_size, METH_VARARGS,
-     "How many bytes of addresses the tables of an arena of *capacity* bytes may need."},
+     "tables_size(capacity, segment_size): how many bytes of addresses the tables may need."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
@@ -159,8 +214,9 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *module = PyModule_Create(&definition);
-    PyTypeObject *types[] = {&store_type, &table_type, &object_type, &lane_type};
-    for (unsigned i = 0; module != NULL && i < 4; i++)
+    PyTypeObject *types[] = {&store_type, &table_type, &object_type, &segment_type,
+                             &lane_type};
+    for (unsigned i = 0; module != NULL && i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(module, types[i]) < 0)
             Py_CLEAR(module);
     return module;

@@ -28,6 +28,10 @@ uint64_t *bucket_of(const struct store *store, const struct hash *hash, uint64_t
 void hash_insert(struct store *store, enum kind kind, uint64_t reference);
 void hash_remove(struct store *store, enum kind kind, uint64_t reference);
 
+/* segments.c: let a page more (1) or less (-1) live at a place in the arena. */
+
+void segment_count(struct store *store, uint64_t location, int sign);
+
 /* slab.c: memory for *size* bytes, NULL without, and its end. */
 
 void *slab_allocate(struct store *store, size_t size);

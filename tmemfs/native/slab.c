@@ -95,13 +95,23 @@ void slab_release(struct store *store, void *place)
                          SLAB_BYTES);
 }
 
-void store_keep(struct store *store, uint64_t size)
+static void touch(const struct store *store, uint64_t start, uint64_t size)
+{
+    for (uint64_t page = start / PAGE * PAGE; page < start + size; page += PAGE) {
+        volatile char *first = at(store, page);
+        *first = *first; /* memory that is only read is not there yet */
+    }
+}
+
+void store_keep(struct store *store, uint64_t size, uint64_t segments)
 {
     struct header *head = store->head;
     uint64_t slabs = size / SLAB_BYTES;
+    uint64_t nodes = size / (sizeof(struct node) + NODE_PAGES * sizeof(uint64_t));
     head->kept = slabs < head->slab_most ? slabs : head->slab_most;
-    for (uint64_t page = 0; page < head->kept * SLAB_BYTES; page += PAGE) {
-        volatile char *first = at(store, head->slab_array + page);
-        *first = *first; /* memory that is only read is not there yet */
-    }
+    segments = segments < head->segments ? segments : head->segments;
+    nodes = nodes < head->nodes.most ? nodes : head->nodes.most;
+    touch(store, head->slab_array, head->kept * SLAB_BYTES);
+    touch(store, head->segment_array, segments * sizeof(struct segment));
+    touch(store, head->nodes.buckets, nodes * sizeof(uint64_t));
 }

@@ -1,20 +1,18 @@
-"""The storage of a core with its tables in C; what it does is what `tmemfs.tmem.objects` says.
+"""The storage of a core with its tables and its log in C.
 
-Only the tables are there. Which segment a page goes to, and what lives in it, is the business of
-`tmemfs.pages.log` as ever, so that a change is made in two steps: the tables first, of which the
-store takes care, and then what the segments say. No step of the second kind can fail.
+What it does is what `tmemfs.tmem.objects` and `tmemfs.pages.log` say. Which segment is the head of
+a log, and in which order they are looked at, is decided there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tmemfs.native import load
 from tmemfs.native.memory import SharedMemory
-from tmemfs.pages import Arena, Segment
-from tmemfs.pages.locations import is_overflowed
-from tmemfs.pages.log import Lives, freed, release_empty
+from tmemfs.pages import Arena, Segment, SegmentLog
+from tmemfs.pages.log import Lives, release_empty
 from tmemfs.tmem.objects import NO_LIVES
 from tmemfs.tmem.storage import MakeStorage
 
@@ -38,11 +36,11 @@ class NativeStorage:
     def __init__(self, segments: int, segment_size: int) -> None:
         assert load.extension is not None
         pages = Arena.memory_size(segments, segment_size)
-        tables = load.extension.tables_size(pages)
+        tables = load.extension.tables_size(pages, segment_size)
         self._memory = SharedMemory(pages + tables)
         try:
             self.store: _native.Store = load.extension.Store(
-                self._memory.map, tables, self._memory.fd
+                self._memory.map, tables, segment_size, self._memory.fd
             )
         except BaseException:
             self._memory.close()
@@ -53,9 +51,21 @@ class NativeStorage:
         """See `tmemfs.tmem.storage.Storage`."""
         return NativeTable(self.arena, self.store)
 
+    def encode(self, data: bytes, page_size: int) -> list[bytes]:
+        """See `tmemfs.tmem.storage.Storage`."""
+        assert load.extension is not None
+        payloads: list[bytes] = load.extension.encode(data, page_size)
+        return payloads
+
+    def new_log(self, page_size: int) -> SegmentLog:
+        """See `tmemfs.tmem.storage.Storage`."""
+        return NativeLog(self.arena, page_size, self.store)
+
     def keep_tables(self, size: int) -> bool:
         """See `tmemfs.tmem.storage.Storage`."""
-        self.store.keep(size)
+        # Numbers are given out one after the other, the first to those that are warm.
+        warm = self.arena.used_bytes + self.arena.warm_bytes
+        self.store.keep(size, warm // self.arena.segment_size + 1)
         return True
 
     def close(self) -> None:
@@ -78,12 +88,31 @@ class _Arena(Arena[Segment]):
         return self.heap_bytes + self._store.charged
 
 
+class NativeLog(SegmentLog):
+    """A log whose segments are the store's."""
+
+    def __init__(self, arena: Arena[Segment], page_size: int, store: _native.Store) -> None:
+        super().__init__(arena, page_size)
+        self._store = store
+
+    def append(
+        self, payloads: Sequence[bytes | memoryview], owner: int, index: int
+    ) -> tuple[list[int], Lives]:
+        head: Any = self.head
+        return (head.append(payloads, owner, index) if head is not None else []), NO_LIVES
+
+    def _new_segment(self, number: int) -> Any:
+        assert load.extension is not None
+        return load.extension.Segment(self._store, self, number, self.page_size)
+
+
 class NativeTable:
     """The objects of one pool: as `tmemfs.tmem.objects.ObjectTable`."""
 
     def __init__(self, arena: Arena[Segment], store: _native.Store) -> None:
         assert load.extension is not None
         self._arena = arena
+        self._store = store
         table: _native.Table = load.extension.Table(store)
         self._table = self.native = table
         self.find = table.find
@@ -117,36 +146,19 @@ class NativeTable:
         return iter(self._table.objects())
 
     def store(self, owner: Any, index: int, locations: list[int], lives: Lives = NO_LIVES) -> None:
-        """See `ObjectTable.store`."""
-        if self._table.put_new(owner, index, locations):
-            # Most puts: nothing was there, and the segment that they went to is not empty.
-            for segment, live in lives:
-                segment.live = live
-            return
-        before = self._inside(owner, index, len(locations))
-        lives = [*freed(self._arena, before), *lives] if before else lives
-        empty = [segment for segment, live in lives if not live[0]]
+        """See `ObjectTable.store`; what lives where is known to the store."""
         self._table.put(owner, index, locations)
-        _settle(lives, empty)
+        if self._store.has_empty:
+            self._release()
 
     def remove(self, owner: Any, first: int, last: int) -> int:
         """See `ObjectTable.remove`."""
-        lives = freed(self._arena, self._inside(owner, first, last - first))
-        empty = [segment for segment, live in lives if not live[0]]
         gone = self._table.remove(owner, first, last)
-        _settle(lives, empty)
+        if self._store.has_empty:
+            self._release()
         return gone
 
-    def _inside(self, owner: Any, index: int, count: int) -> list[int]:
-        """Where pages of a run are that are in the arena."""
-        found = filter(None, owner.run(index, count, mark=False))
-        if not self._table.overflowed:
-            return list(found)
-        return [location for location in found if not is_overflowed(location)]
-
-
-def _settle(lives: Lives, empty: Iterable[Segment]) -> None:
-    """Let what lives in segments be what the tables say by now."""
-    for segment, live in lives:
-        segment.live = live
-    release_empty(empty)
+    def _release(self) -> None:
+        """Give back the segments in which nothing lives any more."""
+        holders = self._arena.holders
+        release_empty([holders[number] for number in self._store.take_empty() if number in holders])

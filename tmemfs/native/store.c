@@ -222,12 +222,17 @@ static int is_outside(uint64_t location)
     return location && (location & SIZE_MASK) == OUTSIDE;
 }
 
-/* Let slot *low* of a node be *location*, and the table's figures agree. */
-static void set(struct table *table, struct object *object, struct node *node, unsigned low,
+/* Let slot *low* of a node be *location*, and all figures agree. */
+static void set(struct store *store, struct object *object, struct node *node, unsigned low,
                 uint64_t location)
 {
+    struct table *table = &store->head->tables[object->table];
     uint64_t before = node->at[low];
     node->at[low] = location;
+    if (location && !is_outside(location) && !store->clears)
+        segment_count(store, location, 1);
+    if (before && !is_outside(before) && !store->clears)
+        segment_count(store, before, -1);
     object->pages += (uint32_t)((location != 0) - (before != 0));
     table->pages += (uint64_t)((location != 0) - (before != 0));
     table->overflowed += (uint64_t)(is_outside(location) - is_outside(before));
@@ -256,7 +261,7 @@ int store_put(struct store *store, struct object *object, uint64_t index, const 
         join(store, object);
     }
     for (unsigned i = 0; i < count; i++)
-        set(table, object, node, low + i, locations[i]);
+        set(store, object, node, low + i, locations[i]);
     node->used &= ~store_marks(low, count);
     node->again &= ~store_marks(low, count);
     return 0;
@@ -278,7 +283,7 @@ unsigned store_remove(struct store *store, struct object *object, uint64_t first
     if (node == NULL)
         return 0;
     for (uint64_t low = first % NODE_PAGES; low < node->length && first < last; low++, first++)
-        set(table, object, node, (unsigned)low, 0);
+        set(store, object, node, (unsigned)low, 0);
     unsigned gone = pages - object->pages;
     if (gone && is_empty(node)) {
         charge(store, table, -node_charge(node));
@@ -313,6 +318,7 @@ void store_forget_table(struct store *store, uint32_t table)
 
 void store_clear(struct store *store, uint32_t table)
 {
+    store->clears = 1;
     for (uint64_t number = 0; number < store->head->object_count; number++) {
         struct object *object = store_object(store, (uint32_t)number);
         while (object->table == table && object->pages) {
@@ -321,6 +327,7 @@ void store_clear(struct store *store, uint32_t table)
             store_remove(store, object, first, first + NODE_PAGES);
         }
     }
+    store->clears = 0;
 }
 
 int store_page(const struct store *store, uint64_t location, char *page, unsigned page_size)
@@ -339,7 +346,8 @@ static uint64_t rounded(uint64_t size, uint64_t unit)
 
 /* Lay out the tables for a capacity; the header is filled in where there is one. There can be no more
    objects and nodes than what they are charged with fits into, and nodes take less than that. */
-static uint64_t lay_out(uint64_t capacity, uint64_t start, struct header *head)
+static uint64_t lay_out(uint64_t capacity, uint64_t segment_size, uint64_t start,
+                        struct header *head)
 {
     uint64_t smallest = NODE_OVERHEAD + SLOT_BYTES * (MAPS + GROWTH + 1);
     uint64_t nodes = capacity / smallest + 1, place = start;
@@ -357,6 +365,12 @@ static uint64_t lay_out(uint64_t capacity, uint64_t start, struct header *head)
     nodes = nodes > FEWEST_BUCKETS ? nodes : FEWEST_BUCKETS;
     h->nodes = (struct hash){.buckets = place, .most = nodes, .size = FEWEST_BUCKETS};
     place += rounded(nodes * sizeof(uint64_t), PAGE);
+    h->segment_bits = 0;
+    while (UINT64_C(1) << h->segment_bits < segment_size)
+        h->segment_bits++;
+    h->segments = (capacity >> h->segment_bits) + 1;
+    h->segment_array = place;
+    place += rounded(h->segments * sizeof(struct segment), PAGE);
     h->free_slabs = place;
     place = rounded(place + slabs * sizeof(uint32_t), SLAB_BYTES);
     h->slab_array = place;
@@ -364,12 +378,13 @@ static uint64_t lay_out(uint64_t capacity, uint64_t start, struct header *head)
     return place + slabs * SLAB_BYTES - start;
 }
 
-uint64_t store_tables_size(uint64_t capacity)
+uint64_t store_tables_size(uint64_t capacity, uint64_t segment_size)
 {
-    return lay_out(capacity, capacity, NULL);
+    return lay_out(capacity, segment_size, capacity, NULL);
 }
 
-int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables, int fd)
+int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables,
+                uint64_t segment_size, int fd)
 {
     pthread_rwlockattr_t kind;
     store->base = base;
@@ -377,6 +392,7 @@ int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables,
     store->tables = size - tables;
     store->head = at(store, store->tables);
     store->fd = fd;
+    store->clears = 0;
     memset(store->hidden, 0, sizeof store->hidden);
     pthread_rwlockattr_init(&kind);
 #ifdef __GLIBC__
@@ -386,7 +402,7 @@ int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables,
     int failed = pthread_rwlock_init(&store->lock, &kind);
     pthread_rwlockattr_destroy(&kind);
     if (!failed)
-        lay_out(store->tables, store->tables, store->head);
+        lay_out(store->tables, segment_size, store->tables, store->head);
     return failed;
 }
 

@@ -48,6 +48,28 @@ struct node {
     uint64_t at[];        /* locations, 0 where there is no page */
 };
 
+/* Owner (the number of an object), index, and offset in the segment, of one append. */
+struct row {
+    uint32_t owner, index, offset;
+};
+
+#define ROWS_OF_A_CHUNK 52u
+
+struct rows {
+    uint64_t next;
+    struct row row[ROWS_OF_A_CHUNK];
+};
+
+/* One segment of the arena, as tmemfs/pages/log.py has it. */
+struct segment {
+    uint64_t position;             /* bytes of it that are taken */
+    uint64_t first, last, filling; /* chunks of rows: the last may be one that has none yet */
+    uint64_t bytes;                /* of what lives in it ... */
+    uint32_t pages, same, huge;    /* ... its pages, those of one word, those not compressed */
+    uint32_t rows, chunks, page_size;
+    uint32_t is_noted, next_empty; /* whether it is among those where nothing lives any more */
+};
+
 /* What there is of one pool, and how many pages were read without the interpreter. */
 struct table {
     uint64_t in_use, objects, pages, overflowed, charged, hits;
@@ -87,7 +109,9 @@ struct header {
     uint64_t slab_array, slab_most, slab_count;
     uint64_t free_slabs, free_slab_count; /* a stack of slabs without memory */
     uint64_t kept; /* slabs up to here keep their memory when nothing is in them */
-    uint64_t roomy[SLAB_CLASSES];
+    uint64_t roomy[SLAB_CLASSES + 1];
+    uint64_t segment_array, segments;
+    uint32_t segment_bits, empty; /* the first segment where nothing lives; 0 without one */
 };
 
 /* Pages of one pool that are to be had of Python alone: a bit for each index. In no mapping, for it
@@ -104,13 +128,16 @@ struct store {
     uint64_t tables; /* where they begin */
     struct header *head;
     int fd; /* of the mapping; by it memory is given back */
+    int clears; /* whether a whole table goes, whose segments are given back one by one */
     struct hidden hidden[MOST_TABLES];
 };
 
-/* How many bytes of addresses the tables of an arena of *capacity* bytes may need. */
-uint64_t store_tables_size(uint64_t capacity);
+/* How many bytes of addresses the tables of an arena of *capacity* bytes may need, in segments of
+   that size, a power of two. */
+uint64_t store_tables_size(uint64_t capacity, uint64_t segment_size);
 /* Begin with empty tables in the last *tables* bytes of a mapping of zeros. 0 or an errno. */
-int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables, int fd);
+int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables,
+                uint64_t segment_size, int fd);
 void store_end(struct store *store);
 
 void store_share(struct store *store);
@@ -157,8 +184,27 @@ void store_hide(struct store *store, uint32_t table, uint64_t first, uint64_t la
 /* Whether one of them is hidden. */
 int store_hides(const struct store *store, uint32_t table, uint64_t first, uint64_t last);
 
-/* Have the memory of *size* bytes of nodes from now on. */
-void store_keep(struct store *store, uint64_t size);
+/* Have memory for *size* bytes of nodes and rows from now on, and for what is known of the first
+   *segments*. */
+void store_keep(struct store *store, uint64_t size, uint64_t segments);
+
+struct segment *store_segment(const struct store *store, uint64_t number);
+/* Let a segment be empty, for pages of that size; and let go of what it had. */
+void segment_begin(struct store *store, uint64_t number, uint32_t page_size);
+void segment_end(struct store *store, uint64_t number);
+/* Bytes of pages that were removed, rows counted, see `Segment.dead_bytes`. */
+uint64_t segment_dead(const struct store *store, const struct segment *segment);
+uint64_t segment_rows_left(const struct store *store, const struct segment *segment);
+/* How many of the payloads of these sizes there is room for. */
+unsigned segment_fits(const struct store *store, const struct segment *segment,
+                      const uint32_t *sizes, unsigned count);
+/* Append payloads, for which there is room; -1 without memory for their rows, and nothing is done.
+   They live there when the locations are put. */
+int segment_append(struct store *store, uint64_t number, uint32_t owner, uint32_t index,
+                   const char *const *payloads, const uint32_t *sizes, unsigned count,
+                   uint64_t *locations);
+/* A segment in which nothing lives since this was asked last; 0 without one. */
+uint32_t segment_take_empty(struct store *store);
 
 /* Decode the page at *location* to *page*. 0 where there is none in the arena, or a damaged one. */
 int store_page(const struct store *store, uint64_t location, char *page, unsigned page_size);

@@ -127,19 +127,7 @@ static PyObject *table_objects(PyObject *self, PyObject *none)
     return found;
 }
 
-/* Whether one of *count* pages of a node is there. */
-static int is_taken(const struct store *store, const struct object *object, uint64_t index,
-                    Py_ssize_t count)
-{
-    const struct node *node = store_node(store, object, index >> NODE_BITS);
-    uint64_t low = index % NODE_PAGES, end = low + (uint64_t)count;
-    for (; node != NULL && low < end && low < node->length; low++)
-        if (node->at[low])
-            return 1;
-    return 0;
-}
-
-static PyObject *put(PyObject *self, PyObject *args, int only_new)
+static PyObject *table_put(PyObject *self, PyObject *args)
 {
     struct store *store = store_of((Table *)self);
     uint64_t locations[NODE_PAGES];
@@ -164,22 +152,10 @@ static PyObject *put(PyObject *self, PyObject *args, int only_new)
         PyErr_SetString(PyExc_ValueError, "the object has gone");
         return NULL;
     }
-    if (only_new && is_taken(store, object, index, count))
-        Py_RETURN_FALSE;
     store_alone(store);
     int failed = store_put(store, object, index, locations, (unsigned)count);
     store_leave(store);
-    return failed ? PyErr_NoMemory() : Py_NewRef(only_new ? Py_True : Py_None);
-}
-
-static PyObject *table_put(PyObject *self, PyObject *args)
-{
-    return put(self, args, 0);
-}
-
-static PyObject *table_put_new(PyObject *self, PyObject *args)
-{
-    return put(self, args, 1);
+    return failed ? PyErr_NoMemory() : Py_NewRef(Py_None);
 }
 
 static PyObject *table_remove(PyObject *self, PyObject *args)
@@ -277,8 +253,6 @@ static PyMethodDef table_methods[] = {
     {"objects", table_objects, METH_NOARGS, "All objects."},
     {"put", table_put, METH_VARARGS,
      "put(object, index, locations): let pages of one node be there, marked as not used."},
-    {"put_new", table_put_new, METH_VARARGS,
-     "The same where none of them is there; else False, and nothing is done."},
     {"remove", table_remove, METH_VARARGS,
      "remove(object, first, last): remove pages of one node; how many there were."},
     {"clear", table_clear, METH_NOARGS, "Forget every object."},

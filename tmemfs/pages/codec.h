@@ -1,4 +1,4 @@
-/* A page as it is stored: what tmemfs/pages/codec.py says, for those who read without it. */
+/* A page as it is stored: what tmemfs/pages/codec.py says, for those who do without it. */
 
 #ifndef TMEMFS_CODEC_H
 #define TMEMFS_CODEC_H
@@ -23,6 +23,25 @@ static inline int decode_page(const char *payload, unsigned size, char *page, un
                LZ4_decompress_safe(payload, page, (int)size, (int)page_size) == (int)page_size;
     }
     return 1;
+}
+
+/* Encode a page. Returns its payload, at *room* (as large as a page) where it is compressed, and else
+   in the page itself; in *size* how long it is. */
+static inline const char *encode_page(const char *page, unsigned page_size, char *room,
+                                      unsigned *size)
+{
+    static const char zero[WORD];
+    /* Two words tell most pages apart; then each page is compared with itself, a word further on. */
+    if (memcmp(page, page + page_size - WORD, WORD) == 0 &&
+        memcmp(page, page + WORD, page_size - WORD) == 0) {
+        *size = memcmp(page, zero, WORD) ? WORD : 0;
+        return page;
+    }
+    /* Room for what is worth it: lz4 gives up where it is not. */
+    unsigned most = page_size - page_size / 8 - 1;
+    int compressed = LZ4_compress_default(page, room, (int)page_size, (int)most);
+    *size = compressed > 0 ? (unsigned)compressed : page_size;
+    return compressed > 0 ? room : page;
 }
 
 #endif

@@ -37,6 +37,11 @@ def encode(page: bytes) -> bytes:
     return payload if len(payload) < size - size // 8 else page
 
 
+def encode_run(data: bytes, page_size: int) -> list[bytes]:
+    """Return the payloads of the pages that *data* is."""
+    return [encode(data[start : start + page_size]) for start in range(0, len(data), page_size)]
+
+
 def decode(payload: bytes | memoryview, size: int, page_size: int) -> bytes:
     """Return the page of *page_size* bytes that a *payload* of *size* bytes stands for.
 

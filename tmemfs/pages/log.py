@@ -80,6 +80,53 @@ class Segment:
             return self.end - self.start
         return self.position - self.start - size + (self.row_count - pages) * BYTES_PER_ROW
 
+    @property
+    def heap_bytes(self) -> int:
+        """What its rows take on the heap."""
+        return ROW_BYTES * self.row_count
+
+    def fits(self, size: int) -> bool:
+        """Say whether `append` has room for a payload of *size* bytes."""
+        return self.position + size <= self.end and self.rows_left > 0
+
+    def append(
+        self, payloads: Sequence[bytes | memoryview], owner: int, index: int
+    ) -> tuple[list[int], Lives]:
+        """See `SegmentLog.append`."""
+        sizes = list(map(len, payloads))
+        room = self.end - self.position
+        if len(sizes) > self.rows_left or sum(sizes) > room:
+            fit = min(bisect_right(list(accumulate(sizes)), room), self.rows_left)
+            if not fit:
+                return [], []
+            payloads, sizes = payloads[:fit], sizes[:fit]
+        # Where each begins, in the segment. One that takes nothing is at the start: where a full
+        # segment ends, another begins.
+        start, position, count = self.start, self.position, len(sizes)
+        places = accumulate(sizes[:-1], initial=position - start)
+        offsets = [place if size else 0 for place, size in zip(places, sizes, strict=True)]
+        locations = [
+            start + offset << SIZE_BITS | size for offset, size in zip(offsets, sizes, strict=True)
+        ]
+        if count == 1:
+            rows, data = array("I", (owner, index, offsets[0])), payloads[0]
+        else:
+            rows, data = array("I", bytes(_FIELDS * _FIELD_BYTES * count)), b"".join(payloads)
+            rows[0::_FIELDS] = array("I", (owner,)) * count
+            rows[1::_FIELDS] = array("I", range(index, index + count))
+            rows[2::_FIELDS] = array("I", offsets)
+        end, rows_left, arena = position + len(data), self.rows_left - count, self.log.arena
+        metadata = arena.heap_bytes + ROW_BYTES * count
+        lives: Lives = [(self, _sum(self.live, sizes, self.log.page_size, 1))]
+        arena.view[position:end] = data
+        # The last that can fail; nothing has changed until here.
+        self.rows.extend(rows)
+        self.position, self.rows_left, arena.heap_bytes = end, rows_left, metadata
+        return locations, lives
+
+    def drop(self) -> None:
+        """Let go of the rows, which it does with the segment itself."""
+
     def appends(self) -> Iterator[tuple[int, int, int]]:
         """Yield (owner, index, start in the arena) of every append, oldest first, live or dead."""
         start, fields = self.start, (self.rows[field::_FIELDS] for field in range(_FIELDS))
@@ -98,13 +145,12 @@ class SegmentLog:
         self.page_size = page_size
         self.segments: OrderedDict[int, Segment] = OrderedDict()
         self.head: Segment | None = None
-        self._arena = arena
+        self.arena = arena
         self.view = arena.view
 
     def fits(self, size: int) -> bool:
         """Say whether `append` has room for a payload of *size* bytes."""
-        head = self.head
-        return head is not None and head.position + size <= head.end and head.rows_left > 0
+        return self.head is not None and self.head.fits(size)
 
     def append(
         self, payloads: Sequence[bytes | memoryview], owner: int, index: int
@@ -115,39 +161,7 @@ class SegmentLog:
         them 0 (the others are for the next segment), and what lives in the head with them: they
         are dead until the index points at them.
         """
-        head = self.head
-        if head is None:
-            return [], []
-        sizes = list(map(len, payloads))
-        room = head.end - head.position
-        if len(sizes) > head.rows_left or sum(sizes) > room:
-            fit = min(bisect_right(list(accumulate(sizes)), room), head.rows_left)
-            if not fit:
-                return [], []
-            payloads, sizes = payloads[:fit], sizes[:fit]
-        # Where each begins, in the segment. One that takes nothing is at the start: where a full
-        # segment ends, another begins.
-        start, position, count = head.start, head.position, len(sizes)
-        places = accumulate(sizes[:-1], initial=position - start)
-        offsets = [place if size else 0 for place, size in zip(places, sizes, strict=True)]
-        locations = [
-            start + offset << SIZE_BITS | size for offset, size in zip(offsets, sizes, strict=True)
-        ]
-        if count == 1:
-            rows, data = array("I", (owner, index, offsets[0])), payloads[0]
-        else:
-            rows, data = array("I", bytes(_FIELDS * _FIELD_BYTES * count)), b"".join(payloads)
-            rows[0::_FIELDS] = array("I", (owner,)) * count
-            rows[1::_FIELDS] = array("I", range(index, index + count))
-            rows[2::_FIELDS] = array("I", offsets)
-        end, rows_left = position + len(data), head.rows_left - count
-        metadata = self._arena.heap_bytes + ROW_BYTES * count
-        lives = [(head, _sum(head.live, sizes, self.page_size, 1))]
-        self.view[position:end] = data
-        # The last that can fail; nothing has changed until here.
-        head.rows.extend(rows)
-        head.position, head.rows_left, self._arena.heap_bytes = end, rows_left, metadata
-        return locations, lives
+        return self.head.append(payloads, owner, index) if self.head is not None else ([], [])
 
     def read(self, locations: list[int]) -> tuple[bytearray, list[int]]:
         """Return the pages at *locations* joined, and the places of those that are 0, no pages.
@@ -163,9 +177,9 @@ class SegmentLog:
 
     def open_segment(self) -> None:
         """Take a segment from the arena and make it the head; the old head is full from now on."""
-        arena = self._arena
+        arena = self.arena
         number = arena.ready()
-        segment = Segment(self, number, arena.segment_size)
+        segment = self._new_segment(number)
         metadata = arena.heap_bytes + SEGMENT_OVERHEAD
         self.segments[number] = segment
         try:
@@ -199,14 +213,18 @@ class SegmentLog:
 
     def release(self, segment: Segment) -> None:
         """Give *segment* back to the arena with all that is still in it."""
-        arena = self._arena
-        metadata = arena.heap_bytes - SEGMENT_OVERHEAD - ROW_BYTES * segment.row_count
+        arena = self.arena
+        metadata = arena.heap_bytes - SEGMENT_OVERHEAD - segment.heap_bytes
         arena.give(segment.number)
         del self.segments[segment.number]
         if segment is self.head:
             self.head = None
         arena.heap_bytes = metadata
+        segment.drop()
         arena.cool()
+
+    def _new_segment(self, number: int) -> Segment:
+        return Segment(self, number, self.arena.segment_size)
 
     def statistics(self) -> dict[str, int]:
         """Return the log's pages and sizes by the names of `tmemfs.tmem.stats`."""
@@ -218,7 +236,7 @@ class SegmentLog:
             "compr_data_size": size,
             "same_pages": same,
             "huge_pages": huge,
-            "mem_used_total": len(segments) * self._arena.segment_size,
+            "mem_used_total": len(segments) * self.arena.segment_size,
             "metadata_bytes": len(segments) * SEGMENT_OVERHEAD + rows * ROW_BYTES,
         }
 

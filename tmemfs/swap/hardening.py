@@ -47,10 +47,8 @@ def safe_core(config: MountConfig) -> tuple[Core, list[Step]]:
         pass
     steps.append(_reserved(core))
     pages = sum(swap.size for swap in config.swaps) // PAGE_SIZE
-    per_page = _ROW_PER_PAGE
-    if not core.storage.keep_tables(min(pages * TABLES_PER_PAGE, config.budget // 2)):
-        per_page += TABLES_PER_PAGE
-    heap.warm(_heap(config, pages * per_page))
+    tables = min(pages * (TABLES_PER_PAGE + _ROW_PER_PAGE), config.budget // 2)
+    heap.warm(_heap(config, 0 if core.storage.keep_tables(tables) else tables))
     # The last: until here the machine may make room for us.
     steps += safety.go_first(real_time=config.realtime)
     return core, steps

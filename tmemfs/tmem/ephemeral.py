@@ -30,7 +30,7 @@ class EphemeralPool(Pool):
     ) -> None:
         super().__init__(number, name, page_size, storage, memory)
         self.new = self._reader
-        self.main = SegmentLog(self.arena, page_size)
+        self.main = storage.new_log(page_size)
         self.ghosts = Ghosts(self.arena)
 
     def logs(self) -> tuple[SegmentLog, ...]:

@@ -36,7 +36,7 @@ class PersistentPool(Pool):
         super().__init__(number, name, page_size, storage, memory)
         self.overflows = overflows
         self.log = self._reader
-        self.raw = SegmentLog(self.arena, page_size) if overflows else self.log
+        self.raw = storage.new_log(page_size) if overflows else self.log
 
     @property
     def overflow_pages(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from tmemfs.errors import CorruptPage
-from tmemfs.pages import SegmentLog, codec, reader
+from tmemfs.pages import SegmentLog, reader
 from tmemfs.tmem.objects import NODE_PAGES
 from tmemfs.tmem.stats import PoolCounters, ReclaimCounters, as_dict
 from tmemfs.tmem.storage import Storage
@@ -52,8 +52,9 @@ class Pool(ABC):
         self._counters = PoolCounters()
         self.objects = storage.new_table()
         self.arena = storage.arena
+        self._storage = storage
         self._memory = memory
-        self._reader = SegmentLog(self.arena, page_size)
+        self._reader = storage.new_log(page_size)
 
     @property
     def counters(self) -> PoolCounters:
@@ -91,9 +92,7 @@ class Pool(ABC):
             # The older pages go first, so that no refusal from here on leaves them to be found.
             self._remove(object_id, index, count)
             if self._valid(object_id, index, count):
-                payloads = [
-                    codec.encode(data[start : start + size]) for start in range(0, len(data), size)
-                ]
+                payloads = self._storage.encode(data, size)
                 for log, first, last in self._logs_for(object_id, index, payloads):
                     at = first
                     for done in self._append(log, object_id, index + first, payloads[first:last]):

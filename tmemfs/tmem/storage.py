@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from tmemfs.pages import Arena, Segment
+from tmemfs.pages import Arena, Segment, SegmentLog, codec
 from tmemfs.pages.log import Lives
 from tmemfs.tmem.objects import NO_LIVES, ObjectTable
 
@@ -96,6 +96,12 @@ class Storage(Protocol):
     def new_table(self) -> Table:
         """Return an empty table, for a pool."""
 
+    def new_log(self, page_size: int) -> SegmentLog:
+        """Return an empty log, for pages of *page_size* bytes."""
+
+    def encode(self, data: bytes, page_size: int) -> list[bytes]:
+        """Return the payloads of the pages that *data* is: see `tmemfs.pages.codec`."""
+
     def keep_tables(self, size: int) -> bool:
         """Have *size* bytes of memory for tables from now on; False where they are on the heap."""
 
@@ -117,6 +123,12 @@ class PythonStorage:
 
     def new_table(self) -> ObjectTable:
         return ObjectTable(self.arena)
+
+    def encode(self, data: bytes, page_size: int) -> list[bytes]:
+        return codec.encode_run(data, page_size)
+
+    def new_log(self, page_size: int) -> SegmentLog:
+        return SegmentLog(self.arena, page_size)
 
     def keep_tables(self, size: int) -> bool:
         return False
