@@ -94,6 +94,7 @@ class LocalBenchmark:
             # A copy, which is in the kernel's memory then: the disk is not what is measured.
             subprocess.run(["cp", "-a", self._place / "template", source], check=True)
             subprocess.run(["sync"], check=True)
+            work.remember(source)
             try:
                 with WAYS[way](source, mountpoint) as reached:
                     for task in self._tasks:

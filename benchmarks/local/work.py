@@ -138,6 +138,15 @@ def make_sources(place: Path, listed: int, small: int, sources: int) -> None:
     run(*COMMIT, cwd=place / "repository")
 
 
+def remember(place: Path) -> None:
+    """Have the kernel keep what is below *place*: it may have forgotten it since it was written."""
+    for directory, _, names in os.walk(place):
+        for name in names:
+            with open(os.path.join(directory, name), "rb") as file:
+                while file.read(1 << 20):
+                    pass
+
+
 COMMIT = (
     *("git", "-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "gc.auto=0"),
     *("commit", "-q", "-m", "all"),

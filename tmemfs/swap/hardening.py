@@ -20,8 +20,10 @@ from tmemfs.units import format_size
 
 log = logging.getLogger(__name__)
 
-# What the row of a page in its segment takes; its place is in `TABLES_PER_PAGE`.
-_ROW_PER_PAGE = 13
+# What the row of a page in its segment takes; its place is in `TABLES_PER_PAGE`. Those of pages that
+# were replaced stay until their segment is needed: as many as fill the budget with pages of so many
+# bytes each.
+_ROW_PER_PAGE, _SMALL_PAGE = 13, 1024
 # What requests take while they are served, and writes until they are compressed: a dozen of 256 KiB
 # (of 1 MiB where files are served, too), each copied once or twice. Those of a volume with an
 # overflow file wait for it, up to a dozen at a time, and so does what leaves memory.
@@ -47,7 +49,8 @@ def safe_core(config: MountConfig) -> tuple[Core, list[Step]]:
         pass
     steps.append(_reserved(core))
     pages = sum(swap.size for swap in config.swaps) // PAGE_SIZE
-    tables = min(pages * (TABLES_PER_PAGE + _ROW_PER_PAGE), config.budget // 2)
+    rows = max(pages, config.budget // _SMALL_PAGE)
+    tables = min(pages * TABLES_PER_PAGE + rows * _ROW_PER_PAGE, config.budget // 2)
     heap.warm(_heap(config, 0 if core.storage.keep_tables(tables) else tables))
     # The last: until here the machine may make room for us.
     steps += safety.go_first(real_time=config.realtime)
