@@ -308,3 +308,33 @@ def test_without_the_extension() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "None\n"
+
+
+def test_a_segment_that_was_given_back_is_nobodys(storage: NativeStorage) -> None:
+    """Its number is another's by then, and whoever still looks at it must not take that for it."""
+    log = storage.new_log(PAGE)
+    log.open_segment()
+    old = log.head
+    assert old is not None
+    log.append([b"payload", b""], 7, 3)
+    rows = old.appends()
+    start = old.start
+    log.release(old)
+    log.open_segment()
+    new = log.head
+    assert new is not None
+    assert new.number == old.number
+    table = storage.new_table()
+    owner = table.obtain(1)
+    locations, lives = log.append([b"another"], owner.number, 0)
+    table.store(owner, 0, locations, lives)
+    assert (new.live_pages, new.row_count) == (1, 1)
+    assert (old.live_pages, old.row_count, old.live) == (0, 0, (0, 0, 0, 0))
+    assert list(rows) == [(7, 3, start), (7, 4, start)]
+    assert list(old.appends()) == []
+    with pytest.raises(ValueError, match="given back"):
+        old.append([b"payload"], 7, 5)
+    old.drop()
+    assert list(new.appends()) == [(owner.number, 0, start)]
+    assert new.live_pages == 1
+    table.remove(owner, 0, 1)

@@ -213,7 +213,7 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    PyObject *module = PyModule_Create(&definition);
+    PyObject *module = PyType_Ready(&rows_type) < 0 ? NULL : PyModule_Create(&definition);
     PyTypeObject *types[] = {&store_type, &table_type, &object_type, &segment_type,
                              &lane_type};
     for (unsigned i = 0; module != NULL && i < sizeof types / sizeof *types; i++)

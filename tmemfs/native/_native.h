@@ -29,7 +29,7 @@ typedef struct {
     uint32_t number, incarnation;
 } Object;
 
-extern PyTypeObject store_type, table_type, object_type, segment_type, lane_type;
+extern PyTypeObject store_type, table_type, object_type, segment_type, rows_type, lane_type;
 
 /* The store of a table; NULL with an exception where it is closed. */
 struct store *store_of(Table *table);

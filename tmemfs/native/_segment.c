@@ -12,8 +12,16 @@ typedef struct {
     Store *owner;
     PyObject *log;
     unsigned long long number;
-    int pins;
+    int pins, is_given_back;
 } Segment;
+
+/* Rows as they were when they were asked for, for the segment may go meanwhile. */
+typedef struct {
+    PyObject_HEAD
+    uint64_t start;
+    uint32_t next, count;
+    struct row row[];
+} Rows;
 
 static struct store *store_behind(const Segment *self)
 {
@@ -22,6 +30,13 @@ static struct store *store_behind(const Segment *self)
         return NULL;
     }
     return &self->owner->store;
+}
+
+/* What is known of a segment; nothing once it was given back, for it may be another's by now. */
+static const struct segment *known(const struct store *store, const Segment *self)
+{
+    static const struct segment nothing;
+    return self->is_given_back ? &nothing : store_segment(store, self->number);
 }
 
 static PyObject *segment_new(PyTypeObject *type, PyObject *args, PyObject *named)
@@ -76,7 +91,7 @@ static PyObject *method_fits(PyObject *self, PyObject *size)
     uint32_t one = (uint32_t)wanted;
     if (store == NULL || PyErr_Occurred())
         return NULL;
-    const struct segment *segment = store_segment(store, ((Segment *)self)->number);
+    const struct segment *segment = known(store, (Segment *)self);
     return PyBool_FromLong(wanted == one && segment_fits(store, segment, &one, 1) == 1);
 }
 
@@ -92,6 +107,10 @@ static Py_ssize_t append_some(const Segment *self, PyObject *payloads, Py_ssize_
     Py_ssize_t count = 0, done = -1;
     if (store == NULL)
         return -1;
+    if (self->is_given_back) {
+        PyErr_SetString(PyExc_ValueError, "the segment was given back");
+        return -1;
+    }
     while (count < AT_ONCE && first + count < PySequence_Fast_GET_SIZE(payloads)) {
         PyObject *payload = PySequence_Fast_GET_ITEM(payloads, first + count);
         if (PyObject_GetBuffer(payload, &buffers[count], PyBUF_SIMPLE))
@@ -140,30 +159,54 @@ static PyObject *method_append(PyObject *self, PyObject *args)
     return found;
 }
 
+static PyObject *rows_next(PyObject *self)
+{
+    Rows *rows = (Rows *)self;
+    if (rows->next == rows->count)
+        return NULL;
+    struct row row = rows->row[rows->next++];
+    return Py_BuildValue("IIK", row.owner, row.index,
+                         (unsigned long long)(rows->start + row.offset));
+}
+
+static void rows_dealloc(PyObject *self)
+{
+    PyObject_Free(self);
+}
+
+PyTypeObject rows_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tmemfs.native._native.Rows",
+    .tp_basicsize = sizeof(Rows),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_dealloc = rows_dealloc,
+    .tp_iter = PyObject_SelfIter,
+    .tp_iternext = rows_next,
+};
+
 static PyObject *method_appends(PyObject *self, PyObject *none)
 {
     const struct store *store = store_behind((Segment *)self);
-    PyObject *found = store != NULL ? PyList_New(0) : NULL;
     (void)none;
-    if (found == NULL)
+    if (store == NULL)
         return NULL;
-    uint64_t number = ((Segment *)self)->number, start = number << store->head->segment_bits;
-    const struct segment *segment = store_segment(store, number);
+    uint64_t number = ((Segment *)self)->number;
+    const struct segment *segment = known(store, (Segment *)self);
+    Rows *found = PyObject_Malloc(sizeof(Rows) + segment->rows * sizeof(struct row));
+    if (found == NULL)
+        return PyErr_NoMemory();
+    PyObject_Init((PyObject *)found, &rows_type);
+    found->start = number << store->head->segment_bits;
+    found->next = 0;
+    found->count = segment->rows;
     const char *chunk = segment->first ? store->base + segment->first : NULL;
-    for (uint32_t i = 0; found != NULL && i < segment->rows; i++) {
+    for (uint32_t i = 0; i < segment->rows; i += ROWS_OF_A_CHUNK) {
         const struct rows *rows = (const void *)chunk;
-        const struct row *row = &rows->row[i % ROWS_OF_A_CHUNK];
-        PyObject *tuple = Py_BuildValue("IIK", row->owner, row->index,
-                                        (unsigned long long)(start + row->offset));
-        if (tuple == NULL || PyList_Append(found, tuple) < 0)
-            Py_CLEAR(found);
-        Py_XDECREF(tuple);
-        if (i % ROWS_OF_A_CHUNK == ROWS_OF_A_CHUNK - 1)
-            chunk = store->base + rows->next;
+        uint32_t left = segment->rows - i;
+        memcpy(&found->row[i], rows->row,
+               (left < ROWS_OF_A_CHUNK ? left : ROWS_OF_A_CHUNK) * sizeof(struct row));
+        chunk = store->base + rows->next;
     }
-    PyObject *iterator = found != NULL ? PyObject_GetIter(found) : NULL;
-    Py_XDECREF(found);
-    return iterator;
+    return (PyObject *)found;
 }
 
 static PyObject *method_drop(PyObject *self, PyObject *none)
@@ -173,7 +216,9 @@ static PyObject *method_drop(PyObject *self, PyObject *none)
     if (store == NULL)
         return NULL;
     store_alone(store);
-    segment_end(store, ((Segment *)self)->number);
+    if (!((Segment *)self)->is_given_back)
+        segment_end(store, ((Segment *)self)->number);
+    ((Segment *)self)->is_given_back = 1;
     store_leave(store);
     Py_RETURN_NONE;
 }
@@ -186,7 +231,7 @@ static PyObject *segment_get(PyObject *self, void *closure)
     if (store == NULL)
         return NULL;
     uint64_t number = ((Segment *)self)->number, start = number << store->head->segment_bits;
-    const struct segment *segment = store_segment(store, number);
+    const struct segment *segment = known(store, (Segment *)self);
     uint64_t value = 0;
     switch ((enum what)(intptr_t)closure) {
     case START:

@@ -20,9 +20,9 @@ from tmemfs.units import format_size
 
 log = logging.getLogger(__name__)
 
-# What the row of a page in its segment takes; its place is in `TABLES_PER_PAGE`. Those of pages that
-# were replaced stay until their segment is needed: as many as fill the budget with pages of so many
-# bytes each.
+# What the row of a page in its segment takes; its place is in `TABLES_PER_PAGE`. Those of pages
+# that were replaced stay until their segment is needed: as many as fill the budget with pages of so
+# many bytes each.
 _ROW_PER_PAGE, _SMALL_PAGE = 13, 1024
 # What requests take while they are served, and writes until they are compressed: a dozen of 256 KiB
 # (of 1 MiB where files are served, too), each copied once or twice. Those of a volume with an
