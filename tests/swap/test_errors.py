@@ -23,7 +23,7 @@ ROUNDS = 40
 def test_200_errors_under_load(tmp_path: Path, overflow: bool) -> None:
     switch, source = tmp_path / "switch", tmp_path / "source"
     source.mkdir()
-    one_in = 400 if overflow else 80
+    one_in = 60 if overflow else 8
     tests = Path(injection.__file__).parent
     before = (
         f"import sys\nsys.path.insert(0, {str(tests)!r})\nimport injection\n"
