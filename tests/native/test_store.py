@@ -17,7 +17,7 @@ from page_data import page
 from tmemfs.errors import CorruptPage
 from tmemfs.native._native import Table
 from tmemfs.native.storage import NativeStorage, NativeTable, make_storage
-from tmemfs.pages.locations import SIZE_MASK, overflowed
+from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK, overflowed
 from tmemfs.tmem import INDEX_LIMIT, INVALID_OBJECT_ID, MIN_BUDGET, Core, Pool
 from tmemfs.tmem.objects import MAPS, NODE_PAGES
 from tmemfs.tmem.storage import PythonStorage
@@ -338,3 +338,10 @@ def test_a_segment_that_was_given_back_is_nobodys(storage: NativeStorage) -> Non
     assert list(new.appends()) == [(owner.number, 0, start)]
     assert new.live_pages == 1
     table.remove(owner, 0, 1)
+
+
+def test_no_page_is_where_the_tables_are(storage: NativeStorage, table: NativeTable) -> None:
+    behind = storage.arena.memory_size(storage.arena.view.nbytes // SEGMENT, SEGMENT)
+    with pytest.raises(ValueError, match="no place"):
+        table.store(table.obtain(1), 0, [behind << SIZE_BITS | 5])
+    assert len(table) == 0

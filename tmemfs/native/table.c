@@ -146,6 +146,10 @@ static PyObject *table_put(PyObject *self, PyObject *args)
         locations[i] = PyLong_AsUnsignedLongLong(PyList_GET_ITEM(list, i));
         if (locations[i] == (unsigned long long)-1 && PyErr_Occurred())
             return NULL;
+        if ((locations[i] & SIZE_MASK) != OUTSIDE && locations[i] >> SIZE_BITS >= store->tables) {
+            PyErr_SetString(PyExc_ValueError, "no place in the arena");
+            return NULL;
+        }
     }
     struct object *object = behind(handle, store);
     if (object == NULL) {
