@@ -47,11 +47,11 @@ def names(_: Sizes) -> list[Task]:
         Task("tar", work.program("tar", "cf", "/dev/null", "-C", "small", ".")),
         Task("git status", work.program(*git, "status")),
         Task("rm -r", work.program("rm", "-r", "many")),
-        Task("untar", work.program("tar", "xf", "tree.tar"), 2.0),
-        Task("git add", _git_add, 2.0),
-        Task("git commit", work.in_tree(*work.COMMIT), 2.0),
-        Task("compileall", work.compile_tree, 2.0),
-        Task("rm -r of the tree", work.program("rm", "-r", "tree"), 2.0),
+        Task("untar", work.program("tar", "xf", "tree.tar"), 1.4),
+        Task("git add", _git_add, 1.4),
+        Task("git commit", work.in_tree(*work.COMMIT), 1.4),
+        Task("compileall", work.compile_tree, 1.4),
+        Task("rm -r of the tree", work.program("rm", "-r", "tree"), 1.4),
     ]
 
 
@@ -59,8 +59,8 @@ def writes(sizes: Sizes) -> list[Task]:
     """What is mostly about bytes that are written."""
     return [
         Task("1 MiB writes", work.write_in_order(work.LARGE)),
-        Task("4 KiB writes", work.write_in_order(work.BLOCK), 4.0),
-        Task("4 KiB writes, random", work.write_anywhere, 4.0),
+        Task("4 KiB writes", work.write_in_order(work.BLOCK), 1.5),
+        Task("4 KiB writes, random", work.write_anywhere, 1.5),
         Task("make small files", work.make_files(sizes.made), 1.6),
         Task("remove small files", work.remove_files, 1.6),
     ]
