@@ -14,29 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lane_files import PAGE, SIZE, content
 from mounting import Mounted, mounted, wait_for
-from page_data import page
 
 from tmemfs.linux import system
 from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocate
 
-PAGE = 4096
-SIZE = 256 * PAGE
-
 pytestmark = pytest.mark.root
-
-
-def content(seed: int, pages: int = SIZE // PAGE) -> bytes:
-    kinds = ("text", "raw", "zero", "word")
-    return b"".join(page(seed + i, PAGE, kinds[i % 4]) for i in range(pages))
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    made = tmp_path / "source"
-    made.mkdir()
-    (made / "file").write_bytes(content(1))
-    return made
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Writes by the lane on real mounts: what they change, what they leave alone, whose they are."""
 
+import ctypes
 import errno
 import mmap
 import os
@@ -9,30 +10,22 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from as_root import NOBODY, as_nobody, public_directory
-from mounting import Mounted, drop_kernel_caches, mounted, wait_for
+from lane_files import PAGE, PAGES, SIZE, content
+from loop_swap import run
+from mounting import SECONDS, Mounted, drop_kernel_caches, mounted, wait_for
 from page_data import page
 from sources import ext4
 
-PAGE = 4096
-PAGES = 64
-SIZE = PAGES * PAGE
+from tmemfs.cachefs.granting import Granter
+from tmemfs.native import load
+from tmemfs.native.lane import Written
 
 pytestmark = pytest.mark.root
-
-
-def content(seed: int, pages: int = PAGES) -> bytes:
-    return b"".join(page(seed + i, PAGE, "text") for i in range(pages))
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    made = tmp_path / "source"
-    made.mkdir()
-    (made / "file").write_bytes(content(1))
-    return made
 
 
 @pytest.fixture
@@ -97,7 +90,7 @@ def test_a_new_file_grows(mount: Mounted) -> None:
             os.write(fd, data[start : start + 1000])
         assert os.fstat(fd).st_size == SIZE
         assert os.pread(fd, 2 * SIZE, 0) == data
-        assert answered(mount) > SIZE // 1000 - 2
+        assert answered(mount) > SIZE // 2000
         os.ftruncate(fd, 5000)
         assert os.pread(fd, SIZE, 0) == data[:5000]
         os.pwrite(fd, b"end", SIZE)
@@ -282,3 +275,132 @@ def test_readers_and_writers_at_once(mount: Mounted) -> None:
         reader.join()
     assert not wrong
     wait_for("all are closed", lambda: mount.status()["lane"]["grants"] == 0)
+
+
+def test_the_end_of_a_write_that_failed_is_no_end() -> None:
+    """Who appends then does so behind what somebody else has appended, not over it."""
+    with public_directory() as top, ext4(top, size=24 << 20) as source:
+        (source.path / "file").write_bytes(b"first,")
+        with (
+            mounted(source.path, top / "m", "--budget=32M") as mount,
+            opened(mount.path / "file") as fd,
+            opened(mount.path / "file", os.O_WRONLY | os.O_APPEND) as end,
+        ):
+            by_the_lane(mount, lambda: os.pwrite(fd, b"FIRST", 0))
+            with (
+                pytest.raises(OSError, match="No space"),
+                open(source.path / "filler", "wb", buffering=0) as filler,
+            ):
+                while filler.write(bytes(PAGE)):
+                    pass
+            with pytest.raises(OSError, match="No space"):
+                os.pwrite(fd, b"x" * PAGE, 16 << 20)
+            (source.path / "filler").unlink()
+            with open(source.path / "file", "ab") as behind:
+                behind.write(b"behind,")
+            os.write(end, b"through")
+        assert (source.path / "file").read_bytes() == b"FIRST,behind,through"
+
+
+def test_a_file_without_a_name_or_with_another_one(mount: Mounted, fd: int) -> None:
+    """It is the file that was opened which is written."""
+    os.rename(mount.path / "file", mount.path / "moved")
+    (mount.path / "file").write_bytes(b"another")
+    by_the_lane(mount, lambda: os.pwrite(fd, b"moved", 0))
+    assert (mount.source / "moved").read_bytes() == b"moved" + content(1)[5:]
+    os.unlink(mount.path / "moved")
+    by_the_lane(mount, lambda: os.pwrite(fd, b"gone!", 0))
+    drop_kernel_caches()
+    assert os.pread(fd, 2 * SIZE, 0) == b"gone!" + content(1)[5:]
+    assert (mount.source / "file").read_bytes() == b"another"
+
+
+def test_who_waits_for_a_disk_keeps_nobody_else_waiting() -> None:
+    """A frozen filesystem takes no write; what is in memory of it is read all the same."""
+    with public_directory() as top, ext4(top) as source:
+        for name in ("read", "written"):
+            (source.path / name).write_bytes(content(1))
+        with (
+            mounted(source.path, top / "m", "--budget=32M") as mount,
+            opened(mount.path / "read", os.O_RDONLY | os.O_DIRECT) as read,
+            opened(mount.path / "written") as written,
+        ):
+            room = mmap.mmap(-1, PAGE)
+            page = content(1)[:PAGE]
+
+            def reads() -> bool:
+                return os.preadv(read, [room], 0) == PAGE and room[:] == page
+
+            # Until the threads are at work: else Python's would wait.
+            for _ in range(40):
+                os.pwrite(written, b"data", 0)
+                assert reads()
+            before = answered(mount)
+            found: list[bool] = []
+            writer = threading.Thread(target=os.pwrite, args=(written, b"late", 0))
+            reader = threading.Thread(target=lambda: found.extend(reads() for _ in range(200)))
+            run("fsfreeze", "--freeze", source.path)
+            try:
+                writer.start()
+                reader.start()
+                reader.join(SECONDS)
+                assert writer.is_alive()
+                assert found == [True] * 200
+            finally:
+                run("fsfreeze", "--unfreeze", source.path)
+                writer.join()
+                reader.join()
+            assert answered(mount) - before >= 200
+            assert os.pread(written, 4, 0) == b"late"
+
+
+def test_nobody_hears_without_end_beside_who_writes_without_end() -> None:
+    class Endless:
+        settled = 0
+
+        def unsettled(self) -> int:
+            return 2
+
+        def written(self) -> Written:
+            return Written(7, 0, 1, 1, 1, (0, 0, 0), (0, 0, 1), True, b"")
+
+        def settle(self) -> None:
+            self.settled += 1
+
+    nothing: Any = SimpleNamespace(page_size=PAGE)
+    granter, lane, file = Granter(nothing, nothing, may_write=True), Endless(), object()
+    granter.lane = lane  # type: ignore[assignment]
+    granter.files[7] = file  # type: ignore[assignment]
+    assert [heard for heard, _ in granter.heard()] == [file, file]
+    assert lane.settled == 2
+
+
+def test_a_thread_that_cannot_act_as_somebody_says_so() -> None:
+    """With the ids of whoever it was before, it would write as that."""
+    assert load.extension is not None
+    library = ctypes.CDLL(load.extension.__file__)
+    told: list[object] = []
+
+    def act() -> None:
+        caller = ctypes.create_string_buffer(1 << 12)
+        library.caller_of_thread(caller)
+        library.caller_strip(caller)
+        for uid, gid in ((NOBODY, NOBODY), (2**32 - 1, NOBODY), (NOBODY, 2**32 - 1), (0, 0)):
+            became = library.caller_become(caller, ctypes.c_uint32(uid), ctypes.c_uint32(gid))
+            told.append(became)
+            told.append(_status("Uid")[3])
+        told.append(_status("CapEff"))
+        library.caller_restore(caller)
+        told.append((_status("Uid")[3], _status("Groups"), _status("CapEff")))
+
+    def _status(name: str) -> list[str]:
+        text = Path(f"/proc/self/task/{threading.get_native_id()}/status").read_text()
+        return next(line.split()[1:] for line in text.splitlines() if line.startswith(name))
+
+    before = (_status("Uid")[3], _status("Groups"), _status("CapEff"))
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+    nobody = str(NOBODY)
+    few = ["00000000000000c0"]  # to change ids, and nothing else
+    assert told == [1, nobody, 0, nobody, 0, nobody, 1, "0", few, before]

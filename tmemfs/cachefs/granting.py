@@ -78,10 +78,15 @@ class Granter:
         lane.watch(file.handle, self.edge(file))
 
     def heard(self) -> Iterator[tuple[OpenFile, Written]]:
-        """Yield what the lane has written; each is settled when the next is asked for."""
-        lane = self.lane
-        while lane is not None and (written := lane.written()) is not None:
-            if (file := self.files.get(written.handle)) is not None:
+        """Yield what the lane has written by now; each is settled when the next is asked for.
+
+        Not what it writes meanwhile: that would never end beside who writes without end.
+        """
+        if (lane := self.lane) is None:
+            return
+        for _ in range(lane.unsettled()):
+            written = lane.written()
+            if written and (file := self.files.get(written.handle)) is not None:
                 yield file, written
             lane.settle()
 

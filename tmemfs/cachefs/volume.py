@@ -201,10 +201,12 @@ class CacheVolume:
         with self._changing(file, first, count, at_rest=False) as ours:
             before = as_of(info, *written.before) if written.alone else None
             ours.made = Change(before, as_of(info, *written.after), written.size)
-        self.executor.count_writes(written.writes, written.size)
-        file.inode.kernel_size = max(file.inode.kernel_size, written.end)
         if edges is not None and ours.alone:
             data.put_written(start, buf, *edges)
+        self.executor.count_writes(written.writes, written.size)
+        # A write that failed has reached no end.
+        reached = min(written.end, info.st_size)
+        file.inode.kernel_size = max(file.inode.kernel_size, reached)
 
     async def truncate(self, file: OpenFile, size: int, caller: Caller) -> None:
         """Cut or extend a file to *size* bytes, as *caller*."""

@@ -196,6 +196,13 @@ static PyObject *method_written(PyObject *self, PyObject *none)
                          written.alone ? Py_True : Py_False, kept, (Py_ssize_t)written.kept);
 }
 
+static PyObject *method_unsettled(PyObject *self, PyObject *none)
+{
+    struct lane *lane = lane_of(self);
+    (void)none;
+    return lane != NULL ? PyLong_FromLong(lane_session.unsettled(lane)) : NULL;
+}
+
 static PyObject *method_settle(PyObject *self, PyObject *none)
 {
     struct lane *lane = lane_of(self);
@@ -252,6 +259,7 @@ static PyMethodDef methods[] = {
     {"written", method_written, METH_NOARGS,
      "What was written of a file: (handle, start, end, writes, bytes, times before, times after, alone,\n"
      "bytes that were kept). None where all is settled; the same again until it is."},
+    {"unsettled", method_unsettled, METH_NOARGS, "How often `written` has something by now."},
     {"settle", method_settle, METH_NOARGS, "The pages of what was told last have been dropped."},
     {"figures", method_figures, METH_NOARGS, "What there is to tell, by name."},
     {NULL, NULL, 0, NULL}};

@@ -72,8 +72,8 @@ static int write_as(struct lane *lane, const struct request *request, struct cal
     const struct fuse_in_header *header = (const void *)request->bytes;
     const struct fuse_write_in *in = (const void *)(header + 1);
     struct fuse_write_out out = {.size = in->size};
-    caller_become(caller, header->uid, header->gid);
-    if (serve_write(lane->store, &lane->grants, in->fh, in->offset, (const char *)(in + 1),
+    if (!caller_become(caller, header->uid, header->gid) ||
+        serve_write(lane->store, &lane->grants, in->fh, in->offset, (const char *)(in + 1),
                     in->size) < 0)
         return 0;
     reply(lane, header, &out, sizeof out);

@@ -11,6 +11,7 @@
 #define SET_GROUPS SYS_setgroups
 #endif
 
+#define NOBODY UINT32_MAX
 #define SWITCHING (1u << CAP_SETUID | 1u << CAP_SETGID)
 
 /* The C library's own functions would change all threads. */
@@ -31,33 +32,43 @@ void caller_of_thread(struct caller *caller)
                        (caller->own[0].effective & SWITCHING) == SWITCHING;
 }
 
-void caller_strip(struct caller *caller)
+/* Nothing but the right to be somebody else. */
+static void drop_capabilities(const struct caller *caller)
 {
     struct __user_cap_data_struct few[2];
-    if (!caller->switches)
-        return;
     memcpy(few, caller->own, sizeof few);
     few[0].effective = SWITCHING;
     few[1].effective = 0;
-    (void)!syscall(SET_GROUPS, (size_t)0, NULL);
     set_capabilities(few);
 }
 
-void caller_become(struct caller *caller, uint32_t uid, uint32_t gid)
+void caller_strip(struct caller *caller)
 {
     if (!caller->switches)
         return;
-    if (gid != caller->gid)
-        setfsgid(caller->gid = gid);
-    if (uid != caller->uid)
-        setfsuid(caller->uid = uid);
+    (void)!syscall(SET_GROUPS, (size_t)0, NULL);
+    drop_capabilities(caller);
+}
+
+int caller_become(struct caller *caller, uint32_t uid, uint32_t gid)
+{
+    if (!caller->switches || (uid == caller->uid && gid == caller->gid))
+        return 1;
+    setfsgid(gid);
+    setfsuid(uid);
+    /* With an id that is none they change nothing, and say who it is. */
+    caller->gid = (uint32_t)setfsgid(NOBODY);
+    caller->uid = (uint32_t)setfsuid(NOBODY);
+    /* Who becomes root gets what root may do to files. */
+    drop_capabilities(caller);
+    return uid == caller->uid && gid == caller->gid && uid != NOBODY && gid != NOBODY;
 }
 
 void caller_restore(struct caller *caller)
 {
     if (!caller->switches)
         return;
-    caller_become(caller, caller->own_uid, caller->own_gid);
+    (void)caller_become(caller, caller->own_uid, caller->own_gid);
     (void)!syscall(SET_GROUPS, (size_t)caller->group_count, caller->groups);
     set_capabilities(caller->own);
 }

@@ -25,7 +25,8 @@ struct caller {
 void caller_of_thread(struct caller *caller);
 /* Let it be nobody, with nothing but the right to be somebody else. */
 void caller_strip(struct caller *caller);
-void caller_become(struct caller *caller, uint32_t uid, uint32_t gid);
+/* 0 where it cannot: the system says nothing, and goes on as whoever it was. */
+int caller_become(struct caller *caller, uint32_t uid, uint32_t gid);
 /* Let it be what it was. */
 void caller_restore(struct caller *caller);
 

@@ -305,7 +305,7 @@ static int answer_for_session(struct lane *lane, void *bytes, size_t size)
 
 static int unsettled(struct lane *lane)
 {
-    return __atomic_load_n(&lane->grants.files.unsettled, __ATOMIC_SEQ_CST) > 0;
+    return __atomic_load_n(&lane->grants.files.unsettled, __ATOMIC_SEQ_CST);
 }
 
 const struct lane_session lane_session = {take, reads, answer_for_session, unsettled};

@@ -67,7 +67,7 @@ struct lane_session {
     int (*reads)(struct lane *lane);
     /* Answer a request that the session has read; 0 where that is Python's. */
     int (*answer)(struct lane *lane, void *request, size_t size);
-    /* Whether Python has to hear of writes before it sees the next request. */
+    /* How often Python has to hear of writes before it sees the next request. */
     int (*unsettled)(struct lane *lane);
 };
 extern const struct lane_session lane_session;

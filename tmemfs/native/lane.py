@@ -75,6 +75,7 @@ class Lane:
         self.revoke = lane.revoke
         self.resize = lane.resize
         self.is_settled = lane.is_settled
+        self.unsettled = lane.unsettled
         self.settle = lane.settle
         self.follow = lane.follow
         self.move = lane.move
@@ -112,10 +113,10 @@ class Lane:
         )
 
     def written(self) -> Written | None:
-        """Return what was written of a file; None where all is settled.
+        """Return what was written of a file; None where all is settled (`unsettled` is 0).
 
-        The same is returned again until `settle` is called: which is when its pages are gone, as
-        far as they were there.
+        What was written of a file first comes first. The same is returned again until `settle` is
+        called: which is when its pages are gone, as far as they were there.
         """
         found = self._lane.written()
         return Written(*found) if found is not None else None
