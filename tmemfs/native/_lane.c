@@ -23,8 +23,11 @@ static void end(Lane *self)
     if (lane == NULL)
         return;
     /* Its threads never wait for the interpreter. But others may want it meanwhile. */
+    struct turn *turn = &self->owner->store.turn;
     Py_BEGIN_ALLOW_THREADS
+    turn_leave(turn); /* a thread may wait for it */
     lane_stop(lane);
+    turn_enter(turn);
     Py_END_ALLOW_THREADS
     self->shown.lane = NULL;
     lane_free(lane);
@@ -74,16 +77,16 @@ static PyObject *method_end(PyObject *self, PyObject *none)
 static PyObject *method_grant(PyObject *self, PyObject *args, PyObject *named)
 {
     static char *names[] = {"handle", "table", "object_id", "page_size", "size",
-                            "zeros", "position", "edge", "fd", NULL};
+                            "zeros", "position", "edge", "fd", "stores", NULL};
     struct lane *lane = lane_of(self);
     unsigned long long handle, size, position, edge;
     struct grant grant = {.next = NULL};
     PyObject *id;
     Table *table;
     if (lane == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, named, "KO!OIKpKKi", names, &handle, &table_type, &table,
+        !PyArg_ParseTupleAndKeywords(args, named, "KO!OIKpKKip", names, &handle, &table_type, &table,
                                      &id, &grant.page_size, &size, &grant.zeros, &position, &edge,
-                                     &grant.fd))
+                                     &grant.fd, &grant.stores))
         return NULL;
     int range = as_wide(id, &grant.id);
     if (range <= 0 || table->owner != ((Lane *)self)->owner || !grant.page_size ||
@@ -213,6 +216,52 @@ static PyObject *method_settle(PyObject *self, PyObject *none)
     Py_RETURN_NONE;
 }
 
+static PyObject *method_stage(PyObject *self, PyObject *args)
+{
+    struct lane *lane = lane_of(self);
+    struct stored what = {.has_turn = 1};
+    unsigned long long handle, offset;
+    Py_buffer data;
+    if (lane == NULL || !PyArg_ParseTuple(args, "KKy*", &handle, &offset, &data))
+        return NULL;
+    what.handle = handle;
+    what.offset = offset;
+    what.size = (uint64_t)data.len;
+    int done = lane_stage(lane, &what, data.buf);
+    PyBuffer_Release(&data);
+    return PyBool_FromLong(done);
+}
+
+static PyObject *method_settle_stage(PyObject *self, PyObject *none)
+{
+    struct lane *lane = lane_of(self);
+    int missing;
+    (void)none;
+    if (lane == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    missing = lane_settle_stage(lane);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(missing);
+}
+
+static PyObject *method_stage_missing(PyObject *self, PyObject *none)
+{
+    struct lane *lane = lane_of(self);
+    (void)none;
+    return lane != NULL ? PyLong_FromLong(lane_stage_missing(lane)) : NULL;
+}
+
+static PyObject *method_poke_stage(PyObject *self, PyObject *none)
+{
+    struct lane *lane = lane_of(self);
+    (void)none;
+    if (lane == NULL)
+        return NULL;
+    lane_poke_stage(lane);
+    Py_RETURN_NONE;
+}
+
 static PyObject *method_figures(PyObject *self, PyObject *none)
 {
     struct lane *lane = lane_of(self);
@@ -233,7 +282,14 @@ static PyObject *get_descriptor(PyObject *self, void *what)
     struct lane *lane = lane_of(self);
     if (lane == NULL)
         return NULL;
-    return PyLong_FromLong(*(const char *)what == 'e' ? lane_events(lane) : lane_note_event(lane));
+    switch (*(const char *)what) {
+    case 'e':
+        return PyLong_FromLong(lane_events(lane));
+    case 's':
+        return PyLong_FromLong(lane_stage_event(lane));
+    default:
+        return PyLong_FromLong(lane_note_event(lane));
+    }
 }
 
 static PyObject *get_capsule(PyObject *self, void *none)
@@ -261,11 +317,19 @@ static PyMethodDef methods[] = {
      "bytes that were kept). None where all is settled; the same again until it is."},
     {"unsettled", method_unsettled, METH_NOARGS, "How often `written` has something by now."},
     {"settle", method_settle, METH_NOARGS, "The pages of what was told last have been dropped."},
+    {"stage", method_stage, METH_VARARGS,
+     "stage(handle, offset, data): write whole pages of a granted swap volume; False where that cannot be."},
+    {"settle_stage", method_settle_stage, METH_NOARGS,
+     "Wait until the stage of swap volumes is empty; what is missing for the rest of it, or 0."},
+    {"stage_missing", method_stage_missing, METH_NOARGS, "What is missing just now, or 0."},
+    {"poke_stage", method_poke_stage, METH_NOARGS, "What was missing is there."},
     {"figures", method_figures, METH_NOARGS, "What there is to tell, by name."},
     {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef properties[] = {
     {"events", get_descriptor, NULL, "readable while the session has something to do", "events"},
+    {"stage_event", get_descriptor, NULL, "readable when the stage misses something, -1 without one",
+     "stage"},
     {"note_event", get_descriptor, NULL, "readable while there are notes", "notes"},
     {"capsule", get_capsule, NULL, "for the session; it may be used as long as the lane is there",
      NULL},

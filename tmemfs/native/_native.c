@@ -121,10 +121,23 @@ static PyObject *method_take_empty(PyObject *self, PyObject *none)
     return found;
 }
 
+static PyObject *method_lend(PyObject *self, PyObject *bytes)
+{
+    struct store *store = &((Store *)self)->store;
+    unsigned long long size = PyLong_AsUnsignedLongLong(bytes);
+    if (size == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    if (store->base != NULL)
+        store_lend(store, size);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef store_methods[] = {
     {"close", method_close, METH_NOARGS, "Let go of the memory; nothing may be asked afterwards."},
     {"take_empty", method_take_empty, METH_NOARGS,
      "The numbers of segments in which nothing lives since this was asked last."},
+    {"lend", method_lend, METH_O,
+     "Let so many bytes of tables be there for what the lane puts: they are charged from now on."},
     {"keep", method_keep, METH_VARARGS, 
      "keep(size, segments): have memory for tables of so many bytes, and for what is known of the\n"
      "first segments, from now on."},
@@ -137,6 +150,13 @@ static PyObject *store_charged(PyObject *self, void *none)
     return PyLong_FromUnsignedLongLong(store->base != NULL ? store->head->charged : 0);
 }
 
+static PyObject *store_lent(PyObject *self, void *none)
+{
+    const struct store *store = &((Store *)self)->store;
+    (void)none;
+    return PyLong_FromUnsignedLongLong(store->base != NULL ? store->head->lent : 0);
+}
+
 static PyObject *store_has_empty(PyObject *self, void *none)
 {
     const struct store *store = &((Store *)self)->store;
@@ -146,6 +166,7 @@ static PyObject *store_has_empty(PyObject *self, void *none)
 
 static PyGetSetDef store_properties[] = {
     {"has_empty", store_has_empty, NULL, "whether `take_empty` may have something", NULL},
+    {"lent", store_lent, NULL, "how much is left of what was lent", NULL},
     {"charged", store_charged, NULL, "what all tables are charged with, in bytes", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
@@ -215,7 +236,7 @@ PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *module = PyType_Ready(&rows_type) < 0 ? NULL : PyModule_Create(&definition);
     PyTypeObject *types[] = {&store_type, &table_type, &object_type, &segment_type,
-                             &lane_type};
+                             &lane_type, &turn_type};
     for (unsigned i = 0; module != NULL && i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(module, types[i]) < 0)
             Py_CLEAR(module);

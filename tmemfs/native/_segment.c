@@ -39,6 +39,12 @@ static const struct segment *known(const struct store *store, const Segment *sel
     return self->is_given_back ? &nothing : store_segment(store, self->number);
 }
 
+uint32_t segment_number(PyObject *segment)
+{
+    const Segment *self = (const Segment *)segment;
+    return self->is_given_back ? 0 : (uint32_t)self->number;
+}
+
 static PyObject *segment_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
     Store *store;

@@ -4,6 +4,7 @@
 #include "lane_inside.h"
 
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/fuse.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
@@ -56,6 +57,14 @@ int answer_read(struct lane *lane, const struct request *request, char *room)
     return 1;
 }
 
+/* Before a thread may have to wait, or works for long: let another one read the device. */
+static void let_another_read(struct lane *lane)
+{
+    pthread_mutex_lock(&lane->lock);
+    device_wake_one_more(lane);
+    pthread_mutex_unlock(&lane->lock);
+}
+
 /* Whether a request is a write that the lane may make: not of the kernel's own accord, nor where
    set-ID bits have to go, nor behind the end as it is by now. */
 static int is_our_write(struct lane *lane, const struct request *request)
@@ -88,15 +97,61 @@ int answer_write(struct lane *lane, const struct request *request, struct caller
         return 0;
     unsigned writers = __atomic_add_fetch(&lane->writers, 1, __ATOMIC_SEQ_CST);
     if (writers < lane->threads && __atomic_load_n(&lane->wanted, __ATOMIC_SEQ_CST)) {
-        if (__atomic_load_n(&lane->awake, __ATOMIC_SEQ_CST) <= writers) {
-            pthread_mutex_lock(&lane->lock);
-            device_wake_one_more(lane);
-            pthread_mutex_unlock(&lane->lock);
-        }
+        if (__atomic_load_n(&lane->awake, __ATOMIC_SEQ_CST) <= writers)
+            let_another_read(lane);
         answered = write_as(lane, request, caller);
     }
     __atomic_sub_fetch(&lane->writers, 1, __ATOMIC_SEQ_CST);
     return answered;
+}
+
+/* Whole pages of a swap volume are written. Without *room* by the session, which has the turn. */
+static int answer_put(struct lane *lane, const struct request *request, char *room)
+{
+    const struct fuse_in_header *header = (const void *)request->bytes;
+    const struct fuse_write_in *in = (const void *)(header + 1);
+    const struct stored what = {in->fh, in->offset, in->size, room == NULL, lane->threads - 1};
+    struct fuse_write_out out = {.size = in->size};
+    const char *data = (const char *)(in + 1);
+    if (in->size > lane->largest || !is_request(request, FUSE_WRITE, sizeof *in + in->size) ||
+        !serve_is_swap(lane->store, &lane->grants, &what))
+        return 0;
+    if (room != NULL && turn_is_python(&lane->store->turn))
+        let_another_read(lane);
+    if (serve_stage(lane->store, &lane->grants, &what, data)) {
+        reply(lane, header, &out, sizeof out);
+        stager_poke(&lane->stager);
+        return 1;
+    }
+    if (room == NULL)
+        return 0;
+    let_another_read(lane); /* it takes as long as a large read */
+    if (!serve_put(lane->store, &lane->grants, &what, data, room))
+        return 0;
+    reply(lane, header, &out, sizeof out);
+    return 1;
+}
+
+/* Or discarded. */
+static int answer_flush(struct lane *lane, const struct request *request, int has_turn)
+{
+    const struct fuse_in_header *header = (const void *)request->bytes;
+    const struct fuse_fallocate_in *in = (const void *)(header + 1);
+    const struct stored what = {in->fh, in->offset, in->length, has_turn, lane->threads - 1};
+    const uint32_t zeros = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
+    if (!(in->mode & zeros) || in->mode & ~(zeros | FALLOC_FL_KEEP_SIZE) ||
+        !serve_flush(lane->store, &lane->grants, &what))
+        return 0;
+    reply(lane, header, NULL, 0);
+    return 1;
+}
+
+int answer_change(struct lane *lane, const struct request *request, char *room)
+{
+    if (is_request(request, FUSE_WRITE, sizeof(struct fuse_write_in)))
+        return answer_put(lane, request, room);
+    return is_request(request, FUSE_FALLOCATE, sizeof(struct fuse_fallocate_in)) &&
+           answer_flush(lane, request, room == NULL);
 }
 
 int answer_write_for_session(struct lane *lane, const struct request *request)

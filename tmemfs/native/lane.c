@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "lane_inside.h"
 
+#include "../pages/codec.h"
+
 #include <errno.h>
 #include <linux/fuse.h>
 #include <signal.h>
@@ -19,7 +21,7 @@
 /* Where all memory is to be there from the start, swap is what counts, of which nobody asks for more
    at once. */
 #define MOST_TOUCHED (UINT32_C(256) << 10)
-/* Reads of so many bytes, or more requests at once than one thread answers, and one more thread
+/* Requests of so many bytes, or more requests at once than one thread answers, and one more thread
    reads as well. */
 #define LARGE (UINT32_C(64) << 10)
 /* Wakes a thread that waits for a request, and does nothing else. */
@@ -68,10 +70,15 @@ static void hand_over(struct thread *thread)
     pthread_mutex_unlock(&lane->lock);
 }
 
-static int is_large(const struct request *request)
+/* Whether others should be answered beside a request. Not where it is a write, which is only copied,
+   as a rule. */
+static int is_long(const struct lane *lane, const struct request *request)
 {
     const struct fuse_read_in *in = (const void *)(request->bytes + sizeof(struct fuse_in_header));
-    return is_request(request, FUSE_READ, sizeof *in) && in->size >= LARGE;
+    if (is_request(request, FUSE_WRITE, 0))
+        return 0;
+    return (is_request(request, FUSE_READ, sizeof *in) && in->size >= LARGE) ||
+           device_has_more(lane);
 }
 
 /* Read one request, and answer it or hand it over. 0 where the mount has gone. */
@@ -83,12 +90,13 @@ static int serve_one(struct thread *thread)
         return errno == EINTR || errno == ENOENT || errno == EAGAIN;
     thread->request->size = (size_t)size;
     if (__atomic_load_n(&lane->awake, __ATOMIC_RELAXED) < lane->threads &&
-        (is_large(thread->request) || device_has_more(lane))) {
+        is_long(lane, thread->request)) {
         pthread_mutex_lock(&lane->lock);
         device_wake_one_more(lane);
         pthread_mutex_unlock(&lane->lock);
     }
     if (answer_read(lane, thread->request, thread->room) ||
+        answer_change(lane, thread->request, thread->room) ||
         answer_write(lane, thread->request, &thread->caller))
         __atomic_store_n(&lane->in_a_row, 0, __ATOMIC_RELAXED);
     else
@@ -103,6 +111,8 @@ static void *run(void *argument)
     int goes_on = 1;
     caller_of_thread(&thread->caller);
     caller_strip(&thread->caller);
+    if (lane->stager.begun)
+        touch_encoder(thread->room, STAGE_PAGE);
     while (goes_on && !is_set(&lane->stop)) {
         if (device_is_to_read(thread)) {
             goes_on = serve_one(thread);
@@ -162,6 +172,7 @@ void lane_stop(struct lane *lane)
             pthread_join(thread->id, NULL);
         thread->begun = 0;
     }
+    stager_end(&lane->stager);
 }
 
 /* -- for Python ------------------------------------------------------------------------------- */
@@ -252,6 +263,40 @@ void lane_count(struct lane *lane, struct lane_figures *figures)
     figures->handed = __atomic_load_n(&lane->handed, __ATOMIC_RELAXED);
 }
 
+int lane_stage(struct lane *lane, const struct stored *what, const char *data)
+{
+    int done = serve_is_swap(lane->store, &lane->grants, what) &&
+               serve_stage(lane->store, &lane->grants, what, data);
+    if (done)
+        stager_poke(&lane->stager);
+    return done;
+}
+
+int lane_settle_stage(struct lane *lane)
+{
+    struct turn *turn = &lane->store->turn;
+    uint64_t number = lane->store->head->stage_next;
+    turn_leave(turn);
+    int missing = stager_wait(&lane->stager, number);
+    turn_enter(turn);
+    return missing;
+}
+
+int lane_stage_missing(struct lane *lane)
+{
+    return stager_missing(&lane->stager);
+}
+
+void lane_poke_stage(struct lane *lane)
+{
+    stager_poke(&lane->stager);
+}
+
+int lane_stage_event(const struct lane *lane)
+{
+    return lane->stager.begun ? lane->stager.event : -1;
+}
+
 int lane_events(const struct lane *lane)
 {
     return lane->events;
@@ -292,7 +337,8 @@ static int reads(struct lane *lane)
 static int answer_for_session(struct lane *lane, void *bytes, size_t size)
 {
     const struct request request = {.bytes = bytes, .size = size};
-    if (!answer_read(lane, &request, lane->room) && !answer_write_for_session(lane, &request)) {
+    if (!answer_read(lane, &request, lane->room) && !answer_change(lane, &request, NULL) &&
+        !answer_write_for_session(lane, &request)) {
         lane->could -= lane->could > 0;
         return 0;
     }
@@ -372,6 +418,8 @@ struct lane *lane_new(struct store *store, int device, unsigned threads, size_t 
     pthread_mutex_init(&lane->lock, NULL);
     pthread_cond_init(&lane->wake, NULL);
     int failed = prepare(lane, touch) ? errno : 0;
+    if (!failed && touch)
+        failed = stager_begin(&lane->stager, store);
     for (unsigned i = 0; i < threads && !failed; i++)
         failed = begin_thread(lane, i);
     if (!failed)

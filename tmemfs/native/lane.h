@@ -1,8 +1,8 @@
 /* The lane: threads that read requests from the kernel, and answer what the store can answer alone.
 
    A READ of a file that Python has granted, whose pages are all there, is answered on the spot,
-   without the interpreter, and so is a WRITE where that is granted. Everything else is queued for pyfuse3, which sees no difference: its
-   session takes requests out of the queue in the place of the device (tmemfs/fuse/_session.c).
+   without the interpreter, and so is a WRITE where that is granted, of a swap volume a discard as well.
+   Everything else is queued for pyfuse3, which sees no difference: its session takes requests out of the queue in the place of the device (tmemfs/fuse/_session.c).
 
    While there is little to answer, the threads are parked and the session reads the device itself,
    because a request that goes from hand to hand takes longer. */
@@ -18,7 +18,7 @@
 struct lane;
 
 /* A lane of *threads* threads for a device, for requests of up to *largest* bytes of data. With
-   *touch*, all its memory is there from now on. NULL with errno where it cannot be. */
+   *touch*, all its memory is there from now on, and that of the stage of swap volumes. NULL with errno where it cannot be. */
 struct lane *lane_new(struct store *store, int device, unsigned threads, size_t largest, int touch);
 /* End all threads: when it returns none is left, and the session reads the device. */
 void lane_stop(struct lane *lane);
@@ -52,6 +52,17 @@ int lane_take_note(struct lane *lane, struct note *note);
    again until it is, which means that the pages have been dropped. */
 int lane_written(struct lane *lane, struct written *written, const char **kept);
 void lane_settle(struct lane *lane);
+
+/* Write whole pages of a swap volume; 0 where the stage does not take them. */
+int lane_stage(struct lane *lane, const struct stored *what, const char *data);
+/* Wait until all that is in the stage has been compressed, while others may have the turn. Returns
+   what is missing for the rest of it (see `stage_move`). */
+int lane_settle_stage(struct lane *lane);
+int lane_stage_missing(struct lane *lane);
+/* What was missing is there. */
+void lane_poke_stage(struct lane *lane);
+/* Readable when something is missing; -1 where there is no stage. */
+int lane_stage_event(const struct lane *lane);
 
 struct lane_figures {
     uint64_t threads, parked, grants, answered, handed;

@@ -9,6 +9,7 @@
 
 #include "caller.h"
 #include "lane.h"
+#include "stager.h"
 
 #define HEADER 4096 /* room for what is before the data of a request, as libfuse has it */
 #define NOTES 64
@@ -55,7 +56,8 @@ struct lane {
     struct caller caller;      /* of the session's thread */
     int64_t slow_until;        /* the session does not write before */
     unsigned could; /* how many more the session could have answered than not; its own */
-    char *room;     /* where the session answers */
+    struct stager stager;
+    char *room; /* where the session answers */
     char *memory;
     size_t memory_size;
     struct request requests[MOST_THREADS + QUEUE];
@@ -106,6 +108,8 @@ int answer_read(struct lane *lane, const struct request *request, char *room);
 /* By a thread, as *caller*, who is stripped; or by the session. */
 int answer_write(struct lane *lane, const struct request *request, struct caller *caller);
 int answer_write_for_session(struct lane *lane, const struct request *request);
+/* What is written to a swap volume or discarded there; without *room* by the session. */
+int answer_change(struct lane *lane, const struct request *request, char *room);
 
 /* device.c: who reads the device. With the lock of the lane where that is said. */
 

@@ -7,6 +7,9 @@
 
 #define PAGE 4096u
 #define FEWEST_BUCKETS 64u
+/* What a row is charged with: as in tmemfs/pages/log.py, so that the same pages fit into the same
+   budget. */
+#define ROW_BYTES 13
 
 static inline void *at(const struct store *store, uint64_t offset)
 {
@@ -28,9 +31,23 @@ uint64_t *bucket_of(const struct store *store, const struct hash *hash, uint64_t
 void hash_insert(struct store *store, enum kind kind, uint64_t reference);
 void hash_remove(struct store *store, enum kind kind, uint64_t reference);
 
+/* store.c: what the tables are charged with, at most, for so many pages of an object in a row. */
+
+uint64_t most_charged(uint64_t pages);
+
 /* segments.c: let a page more (1) or less (-1) live at a place in the arena. */
 
 void segment_count(struct store *store, uint64_t location, int sign);
+
+/* stage.c: whether a location is there. */
+
+int is_staged(const struct store *store, uint64_t location);
+
+/* puts.c: the head of a table for a payload of that size, NULL without one; and what is charged by
+   then, since it was *before*, was charged when it was lent. */
+
+struct segment *head_for(const struct store *store, const struct table *table, uint32_t size);
+void take_from_loan(struct header *head, uint64_t before);
 
 /* slab.c: memory for *size* bytes, NULL without, and its end. */
 

@@ -4,8 +4,7 @@
 
 #include <string.h>
 
-/* As in tmemfs/pages/log.py, so that the same pages fit into the same budget. */
-#define ROW_BYTES 13
+/* As in tmemfs/pages/log.py. */
 #define BYTES_PER_ROW 32u
 
 struct segment *store_segment(const struct store *store, uint64_t number)
@@ -38,6 +37,9 @@ void segment_begin(struct store *store, uint64_t number, uint32_t page_size)
 void segment_end(struct store *store, uint64_t number)
 {
     struct segment *segment = store_segment(store, number);
+    for (unsigned kind = 0; kind < HEADS; kind++)
+        if (store->head->tables[segment->head_of].heads[kind] == number)
+            store_show_head(store, segment->head_of, kind, 0);
     for (uint64_t offset = segment->first, next; offset; offset = next) {
         next = ((struct rows *)at(store, offset))->next;
         slab_release(store, at(store, offset));

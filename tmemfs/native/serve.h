@@ -29,6 +29,7 @@ struct grant {
     uint64_t edge;     /* who reads in order and beyond this page is noted; NEVER: nobody is */
     int jumped;        /* whether it was moved elsewhere since Python was told of it */
     int fd;            /* by which it may be written; -1: that is Python's */
+    int stores;        /* whether what is written to it is put, in the store */
 };
 
 struct grants {
@@ -61,5 +62,23 @@ int serve_may_write(struct store *store, const struct grants *grants, uint64_t h
    has to. Takes the lock, but not while it writes. */
 ssize_t serve_write(struct store *store, struct grants *grants, uint64_t handle, uint64_t offset,
                     const char *data, size_t size);
+
+/* Whole pages of a file that is in the store, to be put or removed by one who has the turn, because
+   that is Python's thread; or takes it, unless *most* wait for Python by now. */
+struct stored {
+    uint64_t handle, offset, size;
+    int has_turn;
+    unsigned most;
+};
+
+/* Whether others than Python may do that at all. */
+int serve_is_swap(struct store *store, const struct grants *grants, const struct stored *what);
+/* Each 0 where Python has to. To the stage, which is to be told of it: */
+int serve_stage(struct store *store, const struct grants *grants, const struct stored *what,
+                const char *data);
+/* Compressed, in *room* for MOST_PUT pages, where the stage has none. */
+int serve_put(struct store *store, const struct grants *grants, const struct stored *what,
+              const char *data, char *room);
+int serve_flush(struct store *store, const struct grants *grants, const struct stored *what);
 
 #endif

@@ -160,6 +160,12 @@ static int64_t node_charge(const struct node *node)
     return NODE_OVERHEAD + SLOT_BYTES * (int64_t)(MAPS + node->length);
 }
 
+uint64_t most_charged(uint64_t pages)
+{
+    uint64_t node = NODE_OVERHEAD + SLOT_BYTES * (MAPS + NODE_PAGES);
+    return OBJECT_OVERHEAD + (pages / NODE_PAGES + 2) * node + pages * ROW_BYTES;
+}
+
 static struct node *new_node(struct store *store, struct object *object, uint64_t number,
                              uint32_t length)
 {
@@ -222,6 +228,11 @@ static int is_outside(uint64_t location)
     return location && (location & SIZE_MASK) == OUTSIDE;
 }
 
+static int is_in_segment(const struct store *store, uint64_t location)
+{
+    return location && !is_outside(location) && !is_staged(store, location);
+}
+
 /* Let slot *low* of a node be *location*, and all figures agree. */
 static void set(struct store *store, struct object *object, struct node *node, unsigned low,
                 uint64_t location)
@@ -229,13 +240,14 @@ static void set(struct store *store, struct object *object, struct node *node, u
     struct table *table = &store->head->tables[object->table];
     uint64_t before = node->at[low];
     node->at[low] = location;
-    if (location && !is_outside(location) && !store->clears)
+    if (is_in_segment(store, location) && !store->clears)
         segment_count(store, location, 1);
-    if (before && !is_outside(before) && !store->clears)
+    if (is_in_segment(store, before) && !store->clears)
         segment_count(store, before, -1);
     object->pages += (uint32_t)((location != 0) - (before != 0));
     table->pages += (uint64_t)((location != 0) - (before != 0));
     table->overflowed += (uint64_t)(is_outside(location) - is_outside(before));
+    table->staged += (uint64_t)(is_staged(store, location) - is_staged(store, before));
 }
 
 /* Let the tables be charged with so much more. */
@@ -265,6 +277,12 @@ int store_put(struct store *store, struct object *object, uint64_t index, const 
     node->used &= ~store_marks(low, count);
     node->again &= ~store_marks(low, count);
     return 0;
+}
+
+void store_relocate(struct store *store, struct object *object, uint64_t index, uint64_t location)
+{
+    struct node *node = store_node(store, object, index >> NODE_BITS);
+    set(store, object, node, (unsigned)(index % NODE_PAGES), location);
 }
 
 static int is_empty(const struct node *node)
@@ -313,6 +331,8 @@ void store_forget_table(struct store *store, uint32_t table)
 {
     free(store->hidden[table].bits);
     store->hidden[table] = (struct hidden){NULL, 0};
+    for (unsigned kind = 0; kind < HEADS; kind++)
+        store_show_head(store, table, kind, 0);
     store->head->tables[table].in_use = 0;
 }
 
@@ -333,7 +353,7 @@ void store_clear(struct store *store, uint32_t table)
 int store_page(const struct store *store, uint64_t location, char *page, unsigned page_size)
 {
     uint64_t start = location >> SIZE_BITS, size = location & SIZE_MASK;
-    return location && size <= page_size && start + size <= store->tables &&
+    return location && size <= page_size && start + size <= store->tables + STAGE_BYTES &&
            decode_page(store->base + start, (unsigned)size, page, page_size);
 }
 
@@ -350,7 +370,7 @@ static uint64_t lay_out(uint64_t capacity, uint64_t segment_size, uint64_t start
                         struct header *head)
 {
     uint64_t smallest = NODE_OVERHEAD + SLOT_BYTES * (MAPS + GROWTH + 1);
-    uint64_t nodes = capacity / smallest + 1, place = start;
+    uint64_t nodes = capacity / smallest + 1, place = start + STAGE_BYTES;
     uint64_t objects = capacity / (OBJECT_OVERHEAD + smallest) + 1;
     uint64_t slabs = capacity / SLAB_BYTES + SLAB_CLASSES;
     struct header none, *h = head != NULL ? head : &none;
@@ -371,6 +391,8 @@ static uint64_t lay_out(uint64_t capacity, uint64_t segment_size, uint64_t start
     h->segments = (capacity >> h->segment_bits) + 1;
     h->segment_array = place;
     place += rounded(h->segments * sizeof(struct segment), PAGE);
+    h->staged_array = place;
+    place += rounded(STAGE_PAGES * sizeof(struct staged), PAGE);
     h->free_slabs = place;
     place = rounded(place + slabs * sizeof(uint32_t), SLAB_BYTES);
     h->slab_array = place;
@@ -390,7 +412,7 @@ int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables,
     store->base = base;
     store->size = size;
     store->tables = size - tables;
-    store->head = at(store, store->tables);
+    store->head = at(store, store->tables + STAGE_BYTES);
     store->fd = fd;
     store->clears = 0;
     memset(store->hidden, 0, sizeof store->hidden);
@@ -401,6 +423,8 @@ int store_begin(struct store *store, char *base, uint64_t size, uint64_t tables,
 #endif
     int failed = pthread_rwlock_init(&store->lock, &kind);
     pthread_rwlockattr_destroy(&kind);
+    if (!failed && (failed = turn_begin(&store->turn)))
+        pthread_rwlock_destroy(&store->lock);
     if (!failed)
         lay_out(store->tables, segment_size, store->tables, store->head);
     return failed;
@@ -410,5 +434,6 @@ void store_end(struct store *store)
 {
     for (uint32_t number = 0; number < MOST_TABLES; number++)
         store_forget_table(store, number);
+    turn_end(&store->turn);
     pthread_rwlock_destroy(&store->lock);
 }

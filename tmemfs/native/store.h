@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "turn.h"
+
 #define NODE_BITS 6
 #define NODE_PAGES 64u /* one bit each in the marks of a node */
 #define SIZE_BITS 17   /* see tmemfs/pages/locations.py */
@@ -68,11 +70,31 @@ struct segment {
     uint32_t pages, same, huge;    /* ... its pages, those of one word, those not compressed */
     uint32_t rows, chunks, page_size;
     uint32_t is_noted, next_empty; /* whether it is among those where nothing lives any more */
+    uint32_t head_of;              /* the table that others may put pages of here; 0 is none */
+    uint32_t unused;
 };
 
-/* What there is of one pool, and how many pages were read without the interpreter. */
+/* Where pages of a pool are put that compress, and those that do not. */
+enum { COMPRESSED, RAW, HEADS };
+
+/* Pages of swap that were acknowledged as they came, and wait in the stage to be compressed. */
+#define STAGE_PAGES 1024u
+#define STAGE_PAGE 4096u
+#define STAGE_BYTES ((uint64_t)STAGE_PAGES * STAGE_PAGE)
+
+struct staged {
+    struct wide id;
+    uint32_t table, index;
+};
+
+/* What there is of one pool, and what was done without the interpreter: pages read and put, those of
+   them that replaced another, calls that flushed, and pages that went with them. */
 struct table {
-    uint64_t in_use, objects, pages, overflowed, charged, hits;
+    uint64_t in_use, objects, pages, overflowed, staged, charged;
+    uint64_t hits, puts, replaced, flushs, flushed;
+    uint32_t heads[HEADS]; /* segments, 0 is none */
+    uint32_t page_size;    /* of these */
+    uint32_t unused;
 };
 
 /* A hash table that grows and shrinks by one bucket at a time, so that nobody ever waits for it:
@@ -103,13 +125,17 @@ struct header {
     struct table tables[MOST_TABLES]; /* the first is nobody's */
     struct hash objects, nodes;
     uint64_t object_array, object_most, object_count;
-    uint64_t charged;     /* what all tables are charged with, in bytes */
+    uint64_t charged;     /* what all tables are charged with, in bytes ... */
+    uint64_t lent;        /* ... of which so many are for who puts pages without asking */
     uint64_t free_object; /* the first number that is free, and one; 0 without one */
     uint64_t pending;     /* the number, and one, of an object that has no page yet */
     uint64_t slab_array, slab_most, slab_count;
     uint64_t free_slabs, free_slab_count; /* a stack of slabs without memory */
     uint64_t kept; /* slabs up to here keep their memory when nothing is in them */
     uint64_t roomy[SLAB_CLASSES + 1];
+    uint64_t staged_array;
+    uint64_t stage_pages; /* how many it holds ... */
+    uint64_t stage_first, stage_next, stage_start; /* ... numbers of those it has; where it begins */
     uint64_t segment_array, segments;
     uint32_t segment_bits, empty; /* the first segment where nothing lives; 0 without one */
 };
@@ -122,10 +148,11 @@ struct hidden {
 };
 
 struct store {
+    struct turn turn;
     pthread_rwlock_t lock;
     char *base;
     uint64_t size;   /* of the whole mapping */
-    uint64_t tables; /* where they begin */
+    uint64_t tables; /* where they begin; first among them is the stage */
     struct header *head;
     int fd; /* of the mapping; by it memory is given back */
     int clears; /* whether a whole table goes, whose segments are given back one by one */
@@ -173,6 +200,8 @@ uint64_t store_marks(unsigned low, unsigned length);
    done. */
 int store_put(struct store *store, struct object *object, uint64_t index, const uint64_t *locations,
               unsigned count);
+/* Let a page that is there be at another location. */
+void store_relocate(struct store *store, struct object *object, uint64_t index, uint64_t location);
 /* Remove what there is of the pages *first* to *last* (excluded) of one node; how many there were. */
 unsigned store_remove(struct store *store, struct object *object, uint64_t first, uint64_t last);
 
@@ -205,6 +234,51 @@ int segment_append(struct store *store, uint64_t number, uint32_t owner, uint32_
                    uint64_t *locations);
 /* A segment in which nothing lives since this was asked last; 0 without one. */
 uint32_t segment_take_empty(struct store *store);
+
+/* For who has the turn, and the lock alone: puts and flushes without asking Python. */
+
+#define MOST_PUT 64u
+
+/* A run of pages, encoded; one of zeros takes nothing. */
+struct payloads {
+    unsigned count;
+    uint32_t size[MOST_PUT];
+    const char *bytes[MOST_PUT];
+};
+
+/* Let pages of a table be put in a segment, 0 is none, from now on. */
+void store_show_head(struct store *store, uint32_t table, unsigned kind, uint32_t segment);
+/* Let so many bytes of tables be there for them, and no more; they are charged already. */
+void store_lend(struct store *store, uint64_t bytes);
+/* Whether so many new pages of an object may be put by what is lent. */
+int store_may_take(const struct store *store, uint64_t pages);
+/* Let the pages of an object from *index* on be these, where zeros are no page; 0 without room, and
+   then only as many of them as were put before that was found out. */
+int store_take(struct store *store, uint32_t table, const struct wide *id, uint64_t index,
+               const struct payloads *payloads);
+/* Remove the pages *first* to *last* (excluded) of an object. */
+void store_flush(struct store *store, uint32_t table, const struct wide *id, uint64_t first,
+                 uint64_t last);
+
+/* Have the memory of the stage, and use it from now on. */
+void stage_begin(struct store *store);
+/* As store_take(), of pages as they are. 0 where there is no room, and nothing has changed. */
+int stage_take(struct store *store, uint32_t table, const struct wide *id, uint64_t index,
+               const char *data, unsigned count);
+
+/* Pages that have waited longest, as they are. */
+#define AT_ONCE_FROM_STAGE 16u
+struct from_stage {
+    uint64_t first; /* number */
+    unsigned count;
+    const char *page[AT_ONCE_FROM_STAGE]; /* NULL where it was replaced or removed meanwhile */
+};
+
+/* With the lock. They stay where they are until they are taken out. */
+void stage_next(const struct store *store, struct from_stage *pages);
+/* Put what they were encoded to where the others are. 0 if all were, else what is missing. */
+enum { NOTHING, ROOM_FOR_COMPRESSED, ROOM_FOR_RAW, LOAN };
+int stage_move(struct store *store, const struct from_stage *pages, const struct payloads *payloads);
 
 /* Decode the page at *location* to *page*. 0 where there is none in the arena, or a damaged one. */
 int store_page(const struct store *store, uint64_t location, char *page, unsigned page_size);

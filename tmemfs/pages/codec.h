@@ -25,6 +25,13 @@ static inline int decode_page(const char *payload, unsigned size, char *page, un
     return 1;
 }
 
+/* Have the memory of the stack that it takes to encode a page; *room* is for two of them. */
+static inline void touch_encoder(char *room, unsigned page_size)
+{
+    memset(room, 0, page_size);
+    (void)LZ4_compress_default(room, room + page_size, (int)page_size, (int)page_size);
+}
+
 /* Encode a page. Returns its payload, at *room* (as large as a page) where it is compressed, and else
    in the page itself; in *size* how long it is. */
 static inline const char *encode_page(const char *page, unsigned page_size, char *room,

@@ -222,6 +222,38 @@ static PyObject *table_take_hits(PyObject *self, PyObject *none)
     return PyLong_FromUnsignedLongLong(__atomic_exchange_n(hits, 0, __ATOMIC_RELAXED));
 }
 
+static PyObject *table_take_puts(PyObject *self, PyObject *none)
+{
+    Table *table = (Table *)self;
+    const Store *owner = table->owner;
+    struct table nothing = {.in_use = 1}, *figures = &nothing;
+    (void)none;
+    if (owner->store.base != NULL)
+        figures = &owner->store.head->tables[table->number];
+    PyObject *found = Py_BuildValue(
+        "KKKK", (unsigned long long)figures->puts, (unsigned long long)figures->replaced,
+        (unsigned long long)figures->flushs, (unsigned long long)figures->flushed);
+    if (found != NULL)
+        figures->puts = figures->replaced = figures->flushs = figures->flushed = 0;
+    return found;
+}
+
+static PyObject *table_show_head(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    struct store *store = store_of((Table *)self);
+    long kind = count == 2 ? PyLong_AsLong(args[0]) : -1;
+    if (store == NULL || (kind == -1 && PyErr_Occurred()))
+        return NULL;
+    if (kind < 0 || kind >= HEADS ||
+        (args[1] != Py_None && !PyObject_TypeCheck(args[1], &segment_type))) {
+        PyErr_SetString(PyExc_TypeError, "show_head(kind, segment or None)");
+        return NULL;
+    }
+    store_show_head(store, ((Table *)self)->number, (unsigned)kind,
+                    args[1] != Py_None ? segment_number(args[1]) : 0);
+    Py_RETURN_NONE;
+}
+
 static PyObject *table_get(PyObject *self, void *what)
 {
     const Table *table = (Table *)self;
@@ -234,6 +266,8 @@ static PyObject *table_get(PyObject *self, void *what)
         return PyLong_FromUnsignedLongLong(figures->pages);
     case 'o':
         return PyLong_FromUnsignedLongLong(figures->overflowed);
+    case 's':
+        return PyLong_FromUnsignedLongLong(figures->staged);
     default:
         return PyLong_FromUnsignedLongLong(figures->charged);
     }
@@ -263,6 +297,10 @@ static PyMethodDef table_methods[] = {
     {"watch", table_watch, METH_VARARGS, "watch(pages): let pages below that be hidden from now on."},
     {"hide", table_hide, METH_VARARGS, "hide(first, last): let the lane ask for these pages."},
     {"show", table_show, METH_VARARGS, "show(first, last): undo `hide`."},
+    {"show_head", (PyCFunction)(void (*)(void))table_show_head, METH_FASTCALL,
+     "show_head(kind, segment): let the lane put pages there, COMPRESSED (0) or RAW (1) ones."},
+    {"take_puts", table_take_puts, METH_NOARGS,
+     "What the lane has put since it was asked last: (pages, pages replaced, flushs, pages flushed)."},
     {"take_hits", table_take_hits, METH_NOARGS,
      "How many pages the lane has read since it was asked last."},
     {NULL, NULL, 0, NULL}};
@@ -270,6 +308,7 @@ static PyMethodDef table_methods[] = {
 static PyGetSetDef table_properties[] = {
     {"pages", table_get, NULL, "how many pages there are", "pages"},
     {"overflowed", table_get, NULL, "how many of them are in an overflow file", "overflowed"},
+    {"staged", table_get, NULL, "how many of them are in the stage", "staged"},
     {"charged", table_get, NULL, "what the tables are charged with, in bytes", "charged"},
     {NULL, NULL, NULL, NULL, NULL}};
 
