@@ -90,6 +90,7 @@ class Mount:
         self.lane = lane
         if lane is not None:
             self.cache.use(lane)
+            self.swaps.use(lane)
 
     def close(self) -> None:
         """Close what is open, and give all memory back."""

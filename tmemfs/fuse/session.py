@@ -139,6 +139,8 @@ async def serve(bounds: Bounds, lane: Lane | None = None) -> None:
     # What pyfuse3.main does, but for one thing: there, the error of one task cancels all others
     # amid their requests, which are then never answered.
     sys.unraisablehook = _not_dispatched
+    if lane is not None:
+        trio.lowlevel.add_instrument(lane.turn)
     async with trio.open_nursery() as nursery:
         fd = extension.descriptor() if extension is not None else -1
         fd = lane.events if lane is not None else fd

@@ -29,6 +29,9 @@ NEVER = (1 << 64) - 1
 # nothing to do costs nothing.
 _MOST_THREADS = 4
 
+ROOM_FOR_RAW = 2
+"""what the stage misses: room for pages that do not compress; else for others, or in the tables"""
+
 Note = tuple[int, int, int, bool]
 """a handle, the pages (first, last) that were read of it, and whether in order after the others"""
 
@@ -68,6 +71,8 @@ class Lane:
             storage.store, device=device, threads=threads, largest=largest, touch=touch
         )
         self._lane = lane
+        self.turn = load.extension.Turn(storage.store)
+        """an instrument of trio's; without it, all that changes the store is left to us"""
         self.events = lane.events
         """readable while the session has something to do"""
         self.capsule = lane.capsule
@@ -77,6 +82,8 @@ class Lane:
         self.is_settled = lane.is_settled
         self.unsettled = lane.unsettled
         self.settle = lane.settle
+        self.stage = lane.stage
+        self.settle_stage = lane.settle_stage
         self.follow = lane.follow
         self.move = lane.move
         self.watch = lane.watch
@@ -93,12 +100,14 @@ class Lane:
         position: int = 0,
         edge: int = NEVER,
         fd: int = -1,
+        stores: bool = False,
     ) -> None:
         """Let reads of an open file of *size* bytes be answered.
 
         Its pages are those of an object in *table*. With *zeros* one that is not there is zeros.
         Whoever has read up to page *position* in order, and then beyond page *edge*, is noted.
-        Writes are made by *fd*, if it is one.
+        Writes are made by *fd*, if it is one. Where the store has all that there is (*stores*),
+        whole pages are written and discarded there.
         """
         self._lane.grant(
             handle,
@@ -110,6 +119,7 @@ class Lane:
             position=position,
             edge=edge,
             fd=fd,
+            stores=stores,
         )
 
     def written(self) -> Written | None:
@@ -127,6 +137,14 @@ class Lane:
             await trio.lowlevel.wait_readable(self._lane.note_event)
             while (note := self._lane.note()) is not None:
                 yield note
+
+    async def missing(self) -> AsyncIterator[int]:
+        """Yield what the stage of swap volumes misses, which is asked for again; for one task."""
+        while self._lane.stage_event >= 0:
+            await trio.lowlevel.wait_readable(self._lane.stage_event)
+            os.read(self._lane.stage_event, 8)
+            yield self._lane.stage_missing()
+            self._lane.poke_stage()
 
     def statistics(self) -> dict[str, Any]:
         """Return how many requests it has answered and handed over, and what it is doing."""

@@ -87,13 +87,48 @@ class _Arena(Arena[Segment]):
     def metadata_bytes(self) -> int:
         return self.heap_bytes + self._store.charged
 
+    @property
+    def lent(self) -> int:
+        return self._store.lent
+
+    def lend(self, size: int) -> None:
+        self._store.lend(size)
+
+    def recall(self) -> bool:
+        lent = self.lent
+        self.lend(0)
+        return lent > 0
+
+    def release_empty(self) -> None:
+        if self._store.has_empty:
+            numbers = self._store.take_empty()
+            release_empty([self.holders[number] for number in numbers if number in self.holders])
+
 
 class NativeLog(SegmentLog):
     """A log whose segments are the store's."""
 
     def __init__(self, arena: Arena[Segment], page_size: int, store: _native.Store) -> None:
+        # Where the lane may put pages is told to it: see `NativeTable.show_heads`.
+        self._shown: list[tuple[_native.Table, int]] = []
         super().__init__(arena, page_size)
         self._store = store
+
+    @property
+    def head(self) -> Segment | None:
+        return self._head
+
+    @head.setter
+    def head(self, segment: Segment | None) -> None:
+        shown: Any = segment
+        self._head = segment
+        for table, kind in self._shown:
+            table.show_head(kind, shown)
+
+    def show_to(self, table: _native.Table, kind: int) -> None:
+        """Let the lane put pages of *table* at the head, those of that kind."""
+        self._shown.append((table, kind))
+        self.head = self.head
 
     def append(
         self, payloads: Sequence[bytes | memoryview], owner: int, index: int
@@ -123,6 +158,7 @@ class NativeTable:
         self.hide = table.hide
         self.show = table.show
         self.take_hits = table.take_hits
+        self.take_puts = table.take_puts
 
     @property
     def pages(self) -> int:
@@ -133,6 +169,11 @@ class NativeTable:
     def overflowed(self) -> int:
         """How many of them are in an overflow file."""
         return self._table.overflowed
+
+    @property
+    def staged(self) -> int:
+        """How many of them wait to be compressed."""
+        return self._table.staged
 
     @property
     def metadata_bytes(self) -> int:
@@ -148,17 +189,16 @@ class NativeTable:
     def store(self, owner: Any, index: int, locations: list[int], lives: Lives = NO_LIVES) -> None:
         """See `ObjectTable.store`; what lives where is known to the store."""
         self._table.put(owner, index, locations)
-        if self._store.has_empty:
-            self._release()
+        self._arena.release_empty()
 
     def remove(self, owner: Any, first: int, last: int) -> int:
         """See `ObjectTable.remove`."""
         gone = self._table.remove(owner, first, last)
-        if self._store.has_empty:
-            self._release()
+        self._arena.release_empty()
         return gone
 
-    def _release(self) -> None:
-        """Give back the segments in which nothing lives any more."""
-        holders = self._arena.holders
-        release_empty([holders[number] for number in self._store.take_empty() if number in holders])
+    def show_heads(self, log: SegmentLog, raw: SegmentLog) -> None:
+        """See `tmemfs.tmem.storage.Table`."""
+        for kind, shown in enumerate((log, raw)):
+            assert isinstance(shown, NativeLog)
+            shown.show_to(self._table, kind)

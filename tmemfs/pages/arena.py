@@ -104,6 +104,25 @@ class Arena(Generic[Holder]):
         self._free[place] = number
         self._warm, self.used_segments = warm, used
 
+    # -- for arenas that others than us put pages in ------------------------------------------
+
+    @property
+    def lent(self) -> int:
+        """Bytes that are charged for the tables of pages that they put, and not taken yet."""
+        return 0
+
+    def lend(self, size: int) -> None:
+        """Let so many bytes be `lent`."""
+
+    def recall(self) -> bool:
+        """Charge nothing for that any more; say whether that was more."""
+        return False
+
+    def release_empty(self) -> None:
+        """Give back segments in which nothing lives any more since they have removed pages."""
+
+    # -- warm segments -----------------------------------------------------------------------
+
     def cool(self) -> None:
         """Let the system have the memory of free segments, apart from those wanted warm."""
         while self._warm > self.warm_wanted and self._cool_one():

@@ -44,6 +44,11 @@ class WaitingSwapVolume(SwapVolume):
         self._evictor.poke()
         return True
 
+    async def refill(self, missing: int) -> None:
+        while not self.make_ready(missing) and await self._evictor.make_room():
+            pass
+        self._evictor.poke()
+
     async def _write_slowly(self, offset: int, buf: bytes) -> int:
         at, end = offset, offset + len(buf)
         while at < end:

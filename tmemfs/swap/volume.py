@@ -18,7 +18,7 @@ import trio
 
 from tmemfs.errors import CorruptPage
 from tmemfs.linux.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE
-from tmemfs.native.lane import Lane
+from tmemfs.native.lane import ROOM_FOR_RAW, Lane
 from tmemfs.swap.runs import runs
 from tmemfs.tmem import PersistentPool
 
@@ -94,6 +94,7 @@ class SwapVolume:
         self._pool = pool
         pool.objects.watch(size // PAGE_SIZE)
         self._zeros = bytes(pool.page_size)
+        self._lends = False
 
     def read(
         self, offset: int, size: int
@@ -122,9 +123,28 @@ class SwapVolume:
         return self._put_run(offset, buf, {})
 
     def grant(self, lane: Lane, handle: int) -> None:
-        """Let *lane* answer reads of the file that is open as *handle*."""
+        """Let *lane* read and write the file that is open as *handle*, as far as it can."""
         table = self._pool.objects.native
-        lane.grant(handle, table, OBJECT, PAGE_SIZE, self.size, zeros=True)
+        lane.grant(handle, table, OBJECT, PAGE_SIZE, self.size, zeros=True, stores=True)
+        if not self._lends:
+            self._pool.let_others_put()
+            self._lends = True
+
+    @property
+    def staged_pages(self) -> int:
+        """How many pages the lane was given that are not compressed yet."""
+        return self._pool.staged_pages
+
+    def make_ready(self, missing: int) -> bool:
+        """Let the lane go on with what it was given here, but *missing* something for that.
+
+        Returns False where there is no room.
+        """
+        return not self._pool.staged_pages or self._pool.make_ready(raw=missing == ROOM_FOR_RAW)
+
+    async def refill(self, missing: int) -> None:
+        """As `make_ready`, waiting for room where that can be."""
+        self.make_ready(missing)
 
     def has_room(self, pages: int) -> bool:
         """Say whether so many more pages can be written now, whatever is in them."""
@@ -210,6 +230,8 @@ class SwapVolume:
             return False
         self._put(first, data)
         self.buffered.drop(edges)  # they are stored now, with what was written to them
+        if self._lends:
+            self._pool.lend()
         return True
 
     def _put(self, first: int, data: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from tmemfs.config import SwapSpec, least_budget
+from tmemfs.native.lane import Lane
 from tmemfs.supervise import keep
 from tmemfs.swap.evictor import Evictor
 from tmemfs.swap.overflowfile import OverflowFile
@@ -29,6 +30,7 @@ class SwapVolumes:
         files: dict[PersistentPool, OverflowFile] = {}
         self._evictor = Evictor(core.writeback, files)
         self.files: list[SwapFile] = []
+        self._lane: Lane | None = None
         self.least_budget = least_budget(specs)
         """what the budget of the mount has to be for these volumes, in bytes"""
         for spec in specs:
@@ -50,8 +52,20 @@ class SwapVolumes:
         """Compress what was written, and take to disk what memory does not hold."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep, self._evictor.run)
+            nursery.start_soon(keep, self._refill)
             for file in self.files:
                 nursery.start_soon(keep, file.buffer.run)
+
+    def use(self, lane: Lane) -> None:
+        """Let *lane* read and write the volumes, as far as it can, from now on."""
+        self._lane = lane
+
+    async def _refill(self) -> None:
+        """Find room for what the lane was given, when it has none left."""
+        if self._lane is not None:
+            async for missing in self._lane.missing():
+                for file in self.files:
+                    await file.buffer.volume.refill(missing)
 
     async def in_use(self) -> list[str]:
         """Return the names of the volumes that somebody has open, a loop device for example."""
@@ -64,6 +78,14 @@ class SwapVolumes:
         """Let the pools have what was written, so that their figures are complete."""
         for file in self.files:
             file.buffer.settle()
+        volumes, before = [file.buffer.volume for file in self.files], None
+        while self._lane is not None and (missing := self._lane.settle_stage()):
+            staged = sum(volume.staged_pages for volume in volumes)
+            if staged == before:
+                break  # there is no room
+            before = staged
+            for volume in volumes:
+                volume.make_ready(missing)
 
     async def fit(self) -> None:
         """Wait until enough pages are on disk, after the budget was lowered."""

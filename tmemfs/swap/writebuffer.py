@@ -129,7 +129,7 @@ class WriteBuffer:
 
     def statistics(self) -> dict[str, Any]:
         """Return what the volume says, and how many bytes wait here."""
-        buffered = len(self._noted) * PAGE_SIZE
+        buffered = (len(self._noted) + self.volume.staged_pages) * PAGE_SIZE
         return {**self.volume.statistics(), "write_buffer_bytes": buffered}
 
     # -- inside ------------------------------------------------------------------------------

@@ -178,8 +178,9 @@ class Core:
 
     def statistics(self) -> dict[str, Any]:
         """Return ``memory``, ``pools`` and ``reclaim``, all sizes in bytes and all plain ints."""
-        pools = [pool.statistics() for pool in self._reclaim.pools]
         arena = self._arena
+        arena.release_empty()
+        pools = [pool.statistics() for pool in self._reclaim.pools]
         totals = ("orig_data_size", "compr_data_size", "same_pages", "huge_pages")
         return {
             "memory": {
@@ -187,7 +188,7 @@ class Core:
                 "mem_used_total": arena.used_bytes,
                 "mem_used_max": arena.peak_segments * arena.segment_size,
                 **{key: sum(pool[key] for pool in pools) for key in totals},
-                "metadata_bytes": arena.metadata_bytes,
+                "metadata_bytes": arena.metadata_bytes - arena.lent,
                 "segment_size": arena.segment_size,
             },
             "pools": pools,

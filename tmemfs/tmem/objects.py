@@ -14,7 +14,7 @@ that runs out above all, leaves a node as it was or as it was to be, and everyth
 from array import array
 from collections.abc import Iterator
 
-from tmemfs.pages import Arena, Segment
+from tmemfs.pages import Arena, Segment, SegmentLog
 from tmemfs.pages.locations import is_overflowed
 from tmemfs.pages.log import Lives, freed, release_empty
 
@@ -232,9 +232,16 @@ class ObjectTable:
     # Nobody else can read what is here; see `tmemfs.tmem.storage.Table`.
 
     native = None
+    staged = 0
 
     def take_hits(self) -> int:
         return 0
+
+    def take_puts(self) -> tuple[int, int, int, int]:
+        return 0, 0, 0, 0
+
+    def show_heads(self, log: SegmentLog, raw: SegmentLog) -> None:
+        pass
 
     def watch(self, pages: int) -> None:
         pass

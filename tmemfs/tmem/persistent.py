@@ -11,6 +11,10 @@ from tmemfs.pages.locations import SIZE_BITS, is_overflowed, overflowed
 from tmemfs.tmem.pool import Memory, Pool
 from tmemfs.tmem.storage import Pages, Storage
 
+# Bytes of tables that are lent at a time: those of as many new pages as a segment has. It is less
+# than the smallest segment, for which there has to be room.
+_LOAN = 64 << 10
+
 
 class PersistentPool(Pool):
     """Pages that stay until they are flushed, in one log, or in two.
@@ -71,6 +75,42 @@ class PersistentPool(Pool):
         if self.objects.find(owner.id) != owner or owner.location(index) != location:
             return False
         self.objects.store(owner, index, [overflowed(checksum)])
+        return True
+
+    def let_others_put(self) -> None:
+        """Let pages be put and flushed by others than us, where that takes no decision.
+
+        They have room in the segments that are heads, and `lend` says what else of the budget.
+        """
+        self.objects.show_heads(self.log, self.raw)
+
+    @property
+    def staged_pages(self) -> int:
+        """How many pages they have put that are not in a segment yet: see `make_ready`."""
+        return self.objects.staged
+
+    def make_ready(self, *, raw: bool) -> bool:
+        """Let one of their pages have room, one that does not compress if it is *raw*.
+
+        Returns False where the budget has none.
+        """
+        log = self.raw if raw else self.log
+        if log.fits(self.page_size):
+            return self.lend()
+        # At once, for to make room again would take a head in which nothing lives yet.
+        if self.destroyed or not self._memory.make_room(2, self):
+            return False
+        if not log.fits(self.page_size):  # as in `_append`, there may be some already
+            log.open_segment()
+        self.arena.lend(_LOAN)
+        return True
+
+    def lend(self) -> bool:
+        """Let others have what their pages add to the tables; False where the budget has not."""
+        if self.arena.lent < _LOAN // 2:
+            if self.destroyed or not self._memory.make_room(1, self):
+                return False
+            self.arena.lend(_LOAN)
         return True
 
     def statistics(self) -> dict[str, Any]:

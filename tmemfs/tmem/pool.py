@@ -59,10 +59,15 @@ class Pool(ABC):
     @property
     def counters(self) -> PoolCounters:
         """What was asked of the pool since it was made."""
+        counters = self._counters
         hits = self.objects.take_hits()
-        self._counters.gets += hits
-        self._counters.found_gets += hits
-        return self._counters
+        counters.gets += hits
+        counters.found_gets += hits
+        puts, replaced, flushs, flushed = self.objects.take_puts()
+        counters.count_puts(puts, puts, 0, replaced, 0)
+        counters.flushs += flushs
+        counters.flushs_found += flushed
+        return counters
 
     # -- what a client may ask ---------------------------------------------------------------
 

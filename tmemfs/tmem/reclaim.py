@@ -120,6 +120,7 @@ class Reclaim:
 
     def _take_back(self, pool: Pool | None, *, spare_used: bool) -> bool:
         used = self._arena.used_segments
+        self._arena.release_empty()
         self.sweep(1)
         if self._arena.used_segments < used:
             return True
@@ -133,7 +134,7 @@ class Reclaim:
             if isinstance(pool, PersistentPool):
                 self.counters.pers_ate_eph += evicted
             return True
-        return self._forget_ghosts() or self._clean()
+        return self._forget_ghosts() or self._arena.recall() or self._clean()
 
     def _evict(self, pool: EphemeralPool, *, spare_used: bool = True) -> int:
         """Reclaim one segment of *pool*; return how many pages went with it.

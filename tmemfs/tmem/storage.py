@@ -50,6 +50,9 @@ class Table(Protocol):
     def overflowed(self) -> int: ...
 
     @property
+    def staged(self) -> int: ...
+
+    @property
     def metadata_bytes(self) -> int: ...
 
     def __len__(self) -> int: ...
@@ -75,6 +78,12 @@ class Table(Protocol):
 
     def take_hits(self) -> int:
         """How many pages were read by others since this was asked last."""
+
+    def take_puts(self) -> tuple[int, int, int, int]:
+        """What others have put since then: (pages, replaced ones, flushs, pages flushed)."""
+
+    def show_heads(self, log: SegmentLog, raw: SegmentLog, /) -> None:
+        """Let others put pages at the heads of these logs, those that do not compress in *raw*."""
 
     def watch(self, pages: int, /) -> None:
         """Have what it takes to hide pages with indices below *pages*."""
