@@ -57,8 +57,8 @@ def check_account(
         used += pool.segments
         metadata += told["metadata_bytes"]
     assert arena.used_segments == used == len(arena.holders)
-    assert arena.metadata_bytes == metadata
-    assert arena.charged_bytes == memory["mem_used_total"] + memory["metadata_bytes"]
+    assert arena.metadata_bytes == metadata + arena.lent
+    assert arena.charged_bytes - arena.lent == memory["mem_used_total"] + memory["metadata_bytes"]
     for key in SIZES:
         of_dying = {
             "mem_used_total": len(dying) * arena.segment_size,

@@ -1,20 +1,18 @@
 """The lane on real mounts: the same bytes, the same figures, and an end in order."""
 
 import itertools
-import mmap
 import os
 import random
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from lane_files import PAGE, SIZE, content
+from lane_files import PAGE, SIZE, content, direct, lane, until_answered
 from mounting import Mounted, mounted, wait_for
 
 from tmemfs.linux import system
@@ -27,50 +25,6 @@ pytestmark = pytest.mark.root
 def mount(tmp_path: Path, source: Path) -> Iterator[Mounted]:
     with mounted(source, tmp_path / "m", "--budget=32M", "--swap=s=4M") as made:
         yield made
-
-
-class Direct:
-    """A file read past the kernel's pages, so that each read is a request."""
-
-    def __init__(self, path: Path, flags: int = os.O_RDONLY) -> None:
-        self.fd = os.open(path, flags | os.O_DIRECT)
-        self.memory = mmap.mmap(-1, 1 << 20)
-
-    def read(self, offset: int, size: int) -> bytes:
-        with memoryview(self.memory)[:size] as room:
-            return bytes(self.memory[: os.preadv(self.fd, [room], offset)])
-
-    def write(self, offset: int, data: bytes) -> None:
-        self.memory[: len(data)] = data
-        with memoryview(self.memory)[: len(data)] as part:
-            assert os.pwritev(self.fd, [part], offset) == len(data)
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
-@contextmanager
-def direct(path: Path, flags: int = os.O_RDONLY) -> Iterator[Direct]:
-    file = Direct(path, flags)
-    try:
-        yield file
-    finally:
-        file.close()
-
-
-def lane(mount: Mounted) -> dict[str, Any]:
-    return dict(mount.status()["lane"])
-
-
-def until_answered(mount: Mounted, read: Callable[[], object], requests: int = 8) -> None:
-    """Read until the lane has answered so many requests more."""
-    before = lane(mount)["answered"]
-
-    def answered() -> bool:
-        read()
-        return bool(lane(mount)["answered"] >= before + requests)
-
-    wait_for("the lane answers", answered)
 
 
 def test_a_file_that_is_read_again_is_granted(mount: Mounted) -> None:

@@ -1,4 +1,4 @@
-"""The C of the lane and the store under the sanitizers: see ``stress.c`` and ``fuzz.c``.
+"""The C of the lane and the store under the sanitizers: see the C files beside this one.
 
 ``make sanitize`` does the same for longer, and runs the core's tests on an extension that has them.
 """
@@ -13,9 +13,8 @@ HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "tmemfs" / "native"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
-STORE = [NATIVE / f"{name}.c" for name in ("store", "hash", "slab", "segments", "hidden")]
-OF_LANE = ("serve", "writes", "caller", "lane", "answer", "device")
-LANE = [*STORE, *(NATIVE / f"{name}.c" for name in OF_LANE)]
+# Those that begin otherwise know of Python.
+SOURCES = sorted(NATIVE.glob("[a-z]*.c"))
 
 
 def build(program: Path, sanitizers: str, *sources: Path) -> None:
@@ -41,14 +40,15 @@ def run(program: Path, *words: object) -> str:
 
 
 @pytest.mark.parametrize("sanitizers", ["thread", "address,undefined"])
-def test_the_lane_under_stress(tmp_path: Path, sanitizers: str) -> None:
-    build(tmp_path / "stress", sanitizers, HERE / "stress.c", *LANE)
-    answered = run(tmp_path / "stress", 4, 10_000).split()[0]
+@pytest.mark.parametrize("name", ["stress", "swap_stress"])
+def test_the_lane_under_stress(tmp_path: Path, name: str, sanitizers: str) -> None:
+    build(tmp_path / name, sanitizers, HERE / f"{name}.c", *SOURCES)
+    answered = run(tmp_path / name, 4, 10_000).split()[0]
     assert int(answered) > 1000
 
 
 def test_the_store_beside_an_array(tmp_path: Path) -> None:
-    build(tmp_path / "fuzz", "address,undefined", HERE / "fuzz.c", *STORE)
+    build(tmp_path / "fuzz", "address,undefined", HERE / "fuzz.c", *SOURCES)
     assert run(tmp_path / "fuzz", 5000, 3000) == "5000 seeds of 3000 bytes\n"
 
 

@@ -18,7 +18,7 @@ from tmemfs.errors import CorruptPage
 from tmemfs.native._native import Table
 from tmemfs.native.storage import NativeStorage, NativeTable, make_storage
 from tmemfs.pages.locations import SIZE_BITS, SIZE_MASK, overflowed
-from tmemfs.tmem import INDEX_LIMIT, INVALID_OBJECT_ID, MIN_BUDGET, Core, Pool
+from tmemfs.tmem import INDEX_LIMIT, INVALID_OBJECT_ID, MIN_BUDGET, Core, PersistentPool, Pool
 from tmemfs.tmem.objects import MAPS, NODE_PAGES
 from tmemfs.tmem.storage import PythonStorage
 
@@ -345,3 +345,77 @@ def test_no_page_is_where_the_tables_are(storage: NativeStorage, table: NativeTa
     with pytest.raises(ValueError, match="no place"):
         table.store(table.obtain(1), 0, [behind << SIZE_BITS | 5])
     assert len(table) == 0
+
+
+# --- what others may put --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def swap() -> Iterator[tuple[Core, PersistentPool, Pool]]:
+    """A core of the smallest budget, a pool that others may put in, and one that gives way."""
+    core = Core(MIN_BUDGET, MIN_BUDGET, NativeStorage)
+    new = core.new_client("client").new_pool
+    pool = new("swap", kind="persistent", page_size=PAGE)
+    pool.let_others_put()
+    yield core, pool, new("cache", kind="ephemeral", page_size=PAGE)
+    core.close()
+
+
+def fill(pool: Pool, object_id: int, kind: str = "raw") -> int:
+    """Put pages until one is refused, or as many as the budget could ever hold; how many are in."""
+    most = 2 * MIN_BUDGET // PAGE
+    return sum(pool.put(object_id, index, page(index, PAGE, kind)) for index in range(most))
+
+
+def test_what_is_lent_is_charged_and_not_told_as_taken(
+    swap: tuple[Core, PersistentPool, Pool],
+) -> None:
+    core, pool, _ = swap
+    before, charged = core.statistics()["memory"], core.storage.arena.charged_bytes
+    assert pool.lend()
+    assert core.storage.arena.charged_bytes == charged + core.storage.arena.lent > charged
+    assert core.statistics()["memory"] == before
+    check_account(core)
+
+
+def test_there_is_room_for_what_is_lent_or_nothing_is(
+    swap: tuple[Core, PersistentPool, Pool],
+) -> None:
+    core, pool, cache = swap
+    fill(cache, 1)
+    assert pool.lend()  # the cache gives way
+    assert core.storage.arena.charged_bytes <= core.budget
+    fill(pool, 0)  # and so does the loan, when pages that are put here need its room
+    assert core.storage.arena.lent == 0
+    assert not pool.lend()
+    assert core.storage.arena.lent == 0
+    assert core.storage.arena.charged_bytes <= core.budget
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_who_is_made_ready_has_a_head_with_room(
+    swap: tuple[Core, PersistentPool, Pool], raw: bool
+) -> None:
+    """Also where memory is so short that to make room for the loan would take the head again."""
+    core, pool, _ = swap
+    stored = fill(pool, 0)
+    assert not pool.make_ready(raw=raw)
+    for index in range(0, stored, 2):
+        pool.flush_page(0, index)
+    assert pool.make_ready(raw=raw)
+    assert pool.log.fits(PAGE)
+    assert core.storage.arena.lent > 0
+    assert core.storage.arena.charged_bytes <= core.budget
+
+
+def test_a_smaller_budget_takes_back_what_was_lent() -> None:
+    core = Core(2 * MIN_BUDGET, 2 * MIN_BUDGET, NativeStorage)
+    pool = core.new_client("client").new_pool("swap", kind="persistent", page_size=PAGE)
+    pool.let_others_put()
+    for index in range(MIN_BUDGET // PAGE // 2):
+        assert pool.put(0, index, page(index, PAGE))
+    assert pool.lend()
+    core.set_budget(MIN_BUDGET)
+    assert core.storage.arena.charged_bytes <= MIN_BUDGET
+    assert all(pool.get(0, index) == page(index, PAGE) for index in range(MIN_BUDGET // PAGE // 2))
+    core.close()
