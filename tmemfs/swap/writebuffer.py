@@ -8,6 +8,9 @@ else served in between.
 What is here was promised. It is only taken when the volume has room for all of it, and leaves when
 the volume has it: a page that could not be stored, for lack of room or by any error, stays here, is
 what a read gets, and is tried again.
+
+Where there is a lane, it has a stage of its own for whole pages, and this is for what it leaves to
+us (docs/native.md).
 """
 
 from __future__ import annotations
