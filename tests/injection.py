@@ -35,6 +35,8 @@ STEPS: dict[str, tuple[Any, str]] = {
     "encode": (codec, "encode"),
     "budget": (Reclaim, "make_room"),
     "segment": (Arena, "take"),
+    "make ready": (PersistentPool, "make_ready"),
+    "lend": (PersistentPool, "lend"),
     "append": (SegmentLog, "append"),
     "index": (ObjectTable, "store"),
     "remove": (ObjectTable, "remove"),
