@@ -118,16 +118,13 @@ static int answer_put(struct lane *lane, const struct request *request, char *ro
         return 0;
     if (room != NULL && turn_is_python(&lane->store->turn))
         let_another_read(lane);
-    if (serve_stage(lane->store, &lane->grants, &what, data)) {
-        reply(lane, header, &out, sizeof out);
-        stager_poke(&lane->stager);
-        return 1;
+    if (!lane_stage(lane, &what, data)) {
+        if (room == NULL)
+            return 0;
+        let_another_read(lane); /* it takes as long as a large read */
+        if (!serve_put(lane->store, &lane->grants, &what, data, room))
+            return 0;
     }
-    if (room == NULL)
-        return 0;
-    let_another_read(lane); /* it takes as long as a large read */
-    if (!serve_put(lane->store, &lane->grants, &what, data, room))
-        return 0;
     reply(lane, header, &out, sizeof out);
     return 1;
 }

@@ -265,8 +265,7 @@ void lane_count(struct lane *lane, struct lane_figures *figures)
 
 int lane_stage(struct lane *lane, const struct stored *what, const char *data)
 {
-    int done = serve_is_swap(lane->store, &lane->grants, what) &&
-               serve_stage(lane->store, &lane->grants, what, data);
+    int done = serve_stage(lane->store, &lane->grants, what, data);
     if (done)
         stager_poke(&lane->stager);
     return done;

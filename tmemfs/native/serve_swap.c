@@ -29,7 +29,7 @@ static void encode(struct payloads *payloads, const char *data, char *room)
 /* With the lock, and the turn: 0 without. */
 static int enter(struct store *store, const struct stored *what)
 {
-    if (!what->has_turn && !turn_take(&store->turn, what->most))
+    if (!what->has_turn && !turn_try(&store->turn, what->most))
         return 0;
     store_alone(store);
     return 1;

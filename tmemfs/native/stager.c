@@ -1,7 +1,6 @@
 #include "stager.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -22,7 +21,7 @@ static int compress_some(struct stager *stager)
         if (pages.page[i] != NULL)
             payloads.bytes[i] = encode_page(pages.page[i], STAGE_PAGE,
                                             stager->room + i * STAGE_PAGE, &payloads.size[i]);
-    turn_take(&store->turn, UINT_MAX);
+    turn_take(&store->turn);
     store_alone(store);
     int missing = stage_move(store, &pages, &payloads);
     uint64_t done = store->head->stage_first;

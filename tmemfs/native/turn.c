@@ -58,7 +58,14 @@ int turn_is_python(const struct turn *turn)
     return __atomic_load_n(&turn->python_has_it, __ATOMIC_RELAXED);
 }
 
-int turn_take(struct turn *turn, unsigned most)
+void turn_take(struct turn *turn)
+{
+    pthread_mutex_lock(&turn->lock);
+    wait(turn);
+    pthread_mutex_unlock(&turn->lock);
+}
+
+int turn_try(struct turn *turn, unsigned most)
 {
     pthread_mutex_lock(&turn->lock);
     int may = !turn_is_python(turn) || turn->waiting < most;

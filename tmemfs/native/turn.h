@@ -14,7 +14,7 @@ struct turn {
     pthread_mutex_t lock;
     pthread_cond_t given;
     uint64_t taken, next; /* how often it was asked for, and which of these has it */
-    unsigned waiting;     /* so many others */
+    unsigned waiting;     /* so many who need not */
     int python_has_it;    /* or waits for it; changed by its thread alone */
 };
 
@@ -28,8 +28,10 @@ void turn_enter(struct turn *turn);
 
 /* Whether Python has it, or waits for it. */
 int turn_is_python(const struct turn *turn);
-/* For others: take it; 0 where it is Python's, for which *most* others wait already. */
-int turn_take(struct turn *turn, unsigned most);
+/* For others: take it, and give it back. */
+void turn_take(struct turn *turn);
 void turn_give(struct turn *turn);
+/* Take it; 0 where it is Python's, for which *most* who ask so wait already. */
+int turn_try(struct turn *turn, unsigned most);
 
 #endif
