@@ -13,6 +13,7 @@
 
 #include "../../tmemfs/pages/codec.h"
 #include "../../tmemfs/native/store.h"
+#include "check.h"
 
 #define SEGMENT (UINT64_C(64) << 10)
 #define ARENA (UINT64_C(1) << 20)
@@ -20,14 +21,6 @@
 #define OBJECTS 3u
 #define PAGES 200u /* of each object, near its start and near the end of all indices */
 #define PAGE 4096u
-
-#define CHECK(what)                                                                                \
-    do {                                                                                           \
-        if (!(what)) {                                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);                             \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 /* What should be there. */
 struct model {

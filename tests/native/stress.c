@@ -23,6 +23,7 @@
 
 #include "../../tmemfs/pages/codec.h"
 #include "../../tmemfs/native/lane.h"
+#include "check.h"
 
 #define PAGE 4096u
 #define PAGES 192u
@@ -47,23 +48,9 @@ static uint64_t newest[PAGES];   /* atomic: the version that is there, or is abo
 static uint64_t oldest[PAGES];   /* atomic: none older may be read any more */
 static uint64_t its_newest[ITS_PAGES], its_oldest[ITS_PAGES]; /* of the one who asks */
 
-#define CHECK(what)                                                                                \
-    do {                                                                                           \
-        if (!(what)) {                                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);                             \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
-
 static uint64_t load(const uint64_t *value)
 {
     return __atomic_load_n(value, __ATOMIC_SEQ_CST);
-}
-
-static uint64_t next(uint64_t *state)
-{
-    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return *state >> 33;
 }
 
 /* -- Python ----------------------------------------------------------------------------------- */

@@ -24,6 +24,7 @@
 
 #include "../../tmemfs/native/lane.h"
 #include "../../tmemfs/pages/codec.h"
+#include "check.h"
 
 #define PAGE STAGE_PAGE
 #define PAGES 256u
@@ -42,20 +43,6 @@ static struct lane *lane;
 static uint32_t table;
 static int device, client, done; /* atomic: done */
 static uint64_t newest[PAGES], oldest[PAGES]; /* of the one who asks: asked for, and answered */
-
-#define CHECK(what)                                                                                \
-    do {                                                                                           \
-        if (!(what)) {                                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);                             \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
-
-static uint64_t next(uint64_t *state)
-{
-    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return *state >> 33;
-}
 
 /* A version of a page: of one word, or one that compresses, or that does not; or zeros. */
 static void make_page(char *page, uint64_t index, uint64_t version)

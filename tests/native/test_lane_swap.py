@@ -159,6 +159,73 @@ def test_what_was_acknowledged_stays_when_the_budget_is_full(tmp_path: Path, sou
             assert file.read(index * PAGE, len(data)) == data
 
 
+@pytest.mark.parametrize("overflow", [False, True])
+def test_a_part_of_a_page_takes_nothing_of_the_rest_with_it(
+    tmp_path: Path, source: Path, overflow: bool
+) -> None:
+    """Python reads, changes and puts it, in steps and with an overflow file in more than one go."""
+    options = ["--swap=s=32M", "--budget=8M"]
+    if overflow:
+        options.append(f"--overflow=s={tmp_path / 'overflow'}")
+    pages, part, stop = (1024 if overflow else 256), 512, threading.Event()
+    lost: list[str] = []
+
+    def write_parts(file: Direct) -> None:
+        chance = random.Random(1)
+        while not stop.is_set():
+            file.write(chance.randrange(pages) * PAGE, chance.randbytes(part))
+
+    with (
+        mounted(source, tmp_path / "m", *options) as mount,
+        direct(swap(mount), os.O_RDWR) as file,
+        closing(file.again()) as other,
+    ):
+        if overflow:
+            for start in range(0, 4 * pages, 64):  # the first of them leave memory
+                file.write(start * PAGE, run(start, 64))
+            wait_for("pages overflow", lambda: mount.pool("s")["overflow_pages"] > 0)
+        writer = threading.Thread(target=write_parts, args=(other,))
+        writer.start()
+        chance = random.Random(2)
+        for step in range(2000):
+            at, data = chance.randrange(pages) * PAGE, page(step)
+            file.write(at, data)
+            if file.read(at, PAGE)[part:] != data[part:]:
+                lost.append(f"step {step}: page {at // PAGE}")
+        stop.set()
+        writer.join()
+        assert not lost
+        assert lane(mount)["answered"] > 500
+
+
+def test_another_budget_while_pages_wait_in_the_stage(tmp_path: Path, source: Path) -> None:
+    """A smaller one is refused or done; either way every page is what it was."""
+    with (
+        mounted(source, tmp_path / "m", "--budget=32M", "--swap=s=16M") as mount,
+        direct(swap(mount), os.O_RDWR) as file,
+    ):
+        done = 0
+        for step, budget in enumerate(("24M", "4M", "16M", "5M", "32M") * 4):
+            data = run(step * 1000, 200)
+            for start in range(0, 200, 50):
+                file.write(start * PAGE, data[start * PAGE : (start + 50) * PAGE])
+            try:
+                (mount.control / "budget").write_text(budget)
+                done += 1
+            except OSError as error:
+                assert error.errno == errno.EBUSY
+            assert file.read(0, len(data)) == data
+            memory = mount.status()["memory"]
+            assert memory["mem_used_total"] + memory["metadata_bytes"] <= memory["mem_limit"]
+        assert done > 8
+        file.write(200 * PAGE, run(-1, 200))
+        for start in range(400, 1400, 200):
+            file.write(start * PAGE, run(start, 200))
+        with pytest.raises(OSError, match="busy"):
+            (mount.control / "budget").write_text("4M")
+        assert file.read(200 * PAGE, 200 * PAGE) == run(-1, 200)
+
+
 def test_python_that_is_busy_is_waited_for(tmp_path: Path, source: Path) -> None:
     """It has the turn: a write waits, but reads are answered meanwhile."""
     before = (

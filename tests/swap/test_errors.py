@@ -31,8 +31,8 @@ CASES = [
     (PYTHON, True, 200, 6, 60),
     (LANE, False, 20, 2, 8),
     (LANE, True, 60, 2, 60),
-    (OFF, False, 200, 4, 300),
-    (OFF, True, 100, 4, 300),
+    (OFF, False, 200, 2, 300),
+    (OFF, True, 100, 2, 300),
 ]
 
 
