@@ -273,6 +273,14 @@ static PyObject *table_get(PyObject *self, void *what)
     }
 }
 
+static PyObject *table_is_next_in_stage(PyObject *self, void *none)
+{
+    const Table *table = (Table *)self;
+    const struct store *store = &table->owner->store;
+    (void)none;
+    return PyBool_FromLong(store->base != NULL && stage_next_table(store) == table->number);
+}
+
 static Py_ssize_t table_length(PyObject *self)
 {
     const Table *table = (Table *)self;
@@ -309,6 +317,8 @@ static PyGetSetDef table_properties[] = {
     {"pages", table_get, NULL, "how many pages there are", "pages"},
     {"overflowed", table_get, NULL, "how many of them are in an overflow file", "overflowed"},
     {"staged", table_get, NULL, "how many of them are in the stage", "staged"},
+    {"is_next_in_stage", table_is_next_in_stage, NULL,
+     "whether the page that waits longest in the stage is one of these", NULL},
     {"charged", table_get, NULL, "what the tables are charged with, in bytes", "charged"},
     {NULL, NULL, NULL, NULL, NULL}};
 

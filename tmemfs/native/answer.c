@@ -140,6 +140,8 @@ static int answer_flush(struct lane *lane, const struct request *request, int ha
         !serve_flush(lane->store, &lane->grants, &what))
         return 0;
     reply(lane, header, NULL, 0);
+    if (stager_missing(&lane->stager)) /* there may be room again */
+        stager_poke(&lane->stager);
     return 1;
 }
 

@@ -84,6 +84,7 @@ class Lane:
         self.settle = lane.settle
         self.stage = lane.stage
         self.settle_stage = lane.settle_stage
+        self.poke_stage = lane.poke_stage
         self.follow = lane.follow
         self.move = lane.move
         self.watch = lane.watch
@@ -139,12 +140,14 @@ class Lane:
                 yield note
 
     async def missing(self) -> AsyncIterator[int]:
-        """Yield what the stage of swap volumes misses, which is asked for again; for one task."""
+        """Yield what the stage of swap volumes misses, once it has tried; for one task.
+
+        It tries again when it is given more pages, and when it is told to (`poke_stage`).
+        """
         while self._lane.stage_event >= 0:
             await trio.lowlevel.wait_readable(self._lane.stage_event)
             os.read(self._lane.stage_event, 8)
             yield self._lane.stage_missing()
-            self._lane.poke_stage()
 
     def statistics(self) -> dict[str, Any]:
         """Return how many requests it has answered and handed over, and what it is doing."""

@@ -110,6 +110,12 @@ static struct object *owner(const struct store *store, uint64_t number)
                : NULL;
 }
 
+uint32_t stage_next_table(const struct store *store)
+{
+    const struct header *head = store->head;
+    return head->stage_first < head->stage_next ? staged(store, head->stage_first)->table : 0;
+}
+
 void stage_next(const struct store *store, struct from_stage *pages)
 {
     uint64_t left = store->head->stage_next - store->head->stage_first;

@@ -176,6 +176,11 @@ class NativeTable:
         return self._table.staged
 
     @property
+    def is_next_in_stage(self) -> bool:
+        """Whether the one that waits longest is one of these."""
+        return self._table.is_next_in_stage
+
+    @property
     def metadata_bytes(self) -> int:
         """What the objects are charged with."""
         return self._table.charged

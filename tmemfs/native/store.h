@@ -274,6 +274,8 @@ struct from_stage {
     const char *page[AT_ONCE_FROM_STAGE]; /* NULL where it was replaced or removed meanwhile */
 };
 
+/* Of which table the first of them is; 0 where there is none. */
+uint32_t stage_next_table(const struct store *store);
 /* With the lock. They stay where they are until they are taken out. */
 void stage_next(const struct store *store, struct from_stage *pages);
 /* Put what they were encoded to where the others are. 0 if all were, else what is missing. */

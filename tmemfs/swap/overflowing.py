@@ -44,10 +44,12 @@ class WaitingSwapVolume(SwapVolume):
         self._evictor.poke()
         return True
 
-    async def refill(self, missing: int) -> None:
-        while not self.make_ready(missing) and await self._evictor.make_room():
-            pass
+    async def refill(self, missing: int) -> bool:
+        while not self.make_ready(missing):
+            if not self._pool.is_next_in_stage or not await self._evictor.make_room():
+                return False
         self._evictor.poke()
+        return True
 
     async def _write_slowly(self, offset: int, buf: bytes) -> int:
         at, end = offset, offset + len(buf)

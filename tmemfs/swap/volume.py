@@ -94,7 +94,7 @@ class SwapVolume:
         self._pool = pool
         pool.objects.watch(size // PAGE_SIZE)
         self._zeros = bytes(pool.page_size)
-        self._lends = False
+        self._lane: Lane | None = None
 
     def read(
         self, offset: int, size: int
@@ -126,9 +126,9 @@ class SwapVolume:
         """Let *lane* read and write the file that is open as *handle*, as far as it can."""
         table = self._pool.objects.native
         lane.grant(handle, table, OBJECT, PAGE_SIZE, self.size, zeros=True, stores=True)
-        if not self._lends:
+        if self._lane is None:
             self._pool.let_others_put()
-            self._lends = True
+            self._lane = lane
 
     @property
     def staged_pages(self) -> int:
@@ -138,13 +138,14 @@ class SwapVolume:
     def make_ready(self, missing: int) -> bool:
         """Let the lane go on with what it was given here, but *missing* something for that.
 
-        Returns False where there is no room.
+        Returns False where there is no room, or where it is not this volume that it waits for.
         """
-        return not self._pool.staged_pages or self._pool.make_ready(raw=missing == ROOM_FOR_RAW)
+        raw = missing == ROOM_FOR_RAW
+        return self._pool.is_next_in_stage and self._pool.make_ready(raw=raw)
 
-    async def refill(self, missing: int) -> None:
+    async def refill(self, missing: int) -> bool:
         """As `make_ready`, waiting for room where that can be."""
-        self.make_ready(missing)
+        return self.make_ready(missing)
 
     def has_room(self, pages: int) -> bool:
         """Say whether so many more pages can be written now, whatever is in them."""
@@ -198,6 +199,13 @@ class SwapVolume:
             if index > first:
                 await trio.lowlevel.checkpoint()
             self._pool.flush_many(OBJECT, index, min(_FLUSH_PAGES, last - index))
+        if self._lane is not None:
+            self._go_on(self._lane)
+
+    def _go_on(self, lane: Lane) -> None:
+        """Let *lane* try again with pages for which it had no room: there may be some by now."""
+        if self._pool.staged_pages:
+            lane.poke_stage()
 
     def _check_end(self, end: int) -> None:
         if end > self.size:
@@ -230,8 +238,9 @@ class SwapVolume:
             return False
         self._put(first, data)
         self.buffered.drop(edges)  # they are stored now, with what was written to them
-        if self._lends:
+        if self._lane is not None:
             self._pool.lend()
+            self._go_on(self._lane)
         return True
 
     def _put(self, first: int, data: bytes) -> None:

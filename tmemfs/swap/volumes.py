@@ -64,8 +64,10 @@ class SwapVolumes:
         """Find room for what the lane was given, when it has none left."""
         if self._lane is not None:
             async for missing in self._lane.missing():
-                for file in self.files:
-                    await file.buffer.volume.refill(missing)
+                found = [await file.buffer.volume.refill(missing) for file in self.files]
+                # Else it would go round and round while the budget is full.
+                if any(found):
+                    self._lane.poke_stage()
 
     async def in_use(self) -> list[str]:
         """Return the names of the volumes that somebody has open, a loop device for example."""

@@ -233,6 +233,7 @@ class ObjectTable:
 
     native = None
     staged = 0
+    is_next_in_stage = False
 
     def take_hits(self) -> int:
         return 0

@@ -89,6 +89,11 @@ class PersistentPool(Pool):
         """How many pages they have put that are not in a segment yet: see `make_ready`."""
         return self.objects.staged
 
+    @property
+    def is_next_in_stage(self) -> bool:
+        """Whether the page that waits for that longest is one of ours."""
+        return self.objects.is_next_in_stage
+
     def make_ready(self, *, raw: bool) -> bool:
         """Let one of their pages have room, one that does not compress if it is *raw*.
 
