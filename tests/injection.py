@@ -35,8 +35,6 @@ STEPS: dict[str, tuple[Any, str]] = {
     "encode": (codec, "encode"),
     "budget": (Reclaim, "make_room"),
     "segment": (Arena, "take"),
-    "make ready": (PersistentPool, "make_ready"),
-    "lend": (PersistentPool, "lend"),
     "append": (SegmentLog, "append"),
     "index": (ObjectTable, "store"),
     "remove": (ObjectTable, "remove"),
@@ -52,6 +50,11 @@ STEPS: dict[str, tuple[Any, str]] = {
     "overflow read": (OverflowFile, "_read"),
     "runs": (writebuffer, "runs"),
 }
+LANE_STEPS: dict[str, tuple[Any, str]] = {
+    "make ready": (PersistentPool, "make_ready"),
+    "lend": (PersistentPool, "lend"),
+}
+"""what Python does for pages that the lane stores, and for no others"""
 NATIVE: dict[Any, Any] = {codec: NativeStorage, SegmentLog: NativeLog, ObjectTable: NativeTable}
 """where the storage in C does the same"""
 READS = {"decode", "decode a run", "overflow read", "compare"}
@@ -75,7 +78,7 @@ def injected(step: str, fails: Callable[[], Exception | None]) -> Iterator[None]
 
 def _install(step: str, fails: Callable[[], Exception | None]) -> list[tuple[Any, str, Any]]:
     """Let a step fail, of whichever storage; return what there was before, and where."""
-    where, name = STEPS[step]
+    where, name = (STEPS | LANE_STEPS)[step]
     places = [place for place in (where, NATIVE.get(where)) if place is not None]
     return [(place, name, _replace(place, name, fails)) for place in places]
 
@@ -120,5 +123,5 @@ def install_random(switch: str, count: int, seed: int, one_in: int) -> None:
             file.write(f"{step}\n")
         return ERRORS[chooser.choice([e for e in ERRORS if step not in READS or e != "OSError"])]()
 
-    for step in STEPS:
+    for step in STEPS | LANE_STEPS:
         _install(step, lambda step=step: fails(step))
