@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -23,10 +24,41 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tmemfs
 from tmemfs.cli.main import COMMANDS
 from tmemfs.cli.parser import Parser
+from tmemfs.config import offered_options
 from tmemfs.glossary import FIGURES
 
 _DIRECTORIES = {"SOURCE", "MOUNTPOINT", "DIR"}
 _FILES = {"FILE", "PATH"}
+_MOUNT_OPTIONS = "OPTION[,OPTION...]"
+
+# Completes the last option of a list. Bash ends a word at each equals sign, so that what is before
+# it stands in another word, and must not be completed once more.
+_BASH_OPTIONS = """
+
+_tmemfs() {{
+  local line="${{COMP_LINE:0:COMP_POINT}}"
+  if ! [[ ${{COMP_WORDS[1]}} == mount && $line =~ [[:space:]]-o[[:space:]]+[^[:space:]]*$ ]]; then
+    _shtab_tmemfs "$@"
+    return
+  fi
+  local list="${{line##*[[:space:]]}}" current="${{COMP_WORDS[COMP_CWORD]}}" word whole
+  [[ $current == "=" ]] && current=
+  local option="${{list##*,}}"
+  COMPREPLY=()
+  for word in $(compgen -W "{options}" -- "$option"); do
+    whole="${{list%"$option"}}$word"
+    COMPREPLY+=("${{whole#"${{list%"$current"}}"}}")
+  done
+  [[ ${{COMPREPLY[0]}} == *= ]] && compopt -o nospace
+  return 0
+}}
+complete -o bashdefault -F _tmemfs tmemfs
+"""
+_ZSH_OPTIONS = """
+_tmemfs_options() {{
+  _values -s , 'mount option' {options}
+}}
+"""
 
 
 def main(argv: list[str]) -> int:
@@ -41,6 +73,7 @@ def main(argv: list[str]) -> int:
 
 def contents() -> dict[str, str]:
     """Every file, by its path below ``share``."""
+    os.environ["COLUMNS"] = "74"  # of a usage, which man indents
     parsers = {command: _parser(command) for command in COMMANDS}
     pages = {
         f"man/man8/tmemfs-{command}.8": command_page(command, parser)
@@ -52,7 +85,7 @@ def contents() -> dict[str, str]:
         "man/man8/tmemfs.8": overview_page(),
         "man/man5/tmemfs-options.5": options_page(parsers["mount"]),
         "man/man5/tmemfs-figures.5": figures_page(),
-        "bash-completion/completions/tmemfs": shtab.complete(whole, "bash"),
+        "bash-completion/completions/tmemfs": shtab.complete(whole, "bash") + bash_options(),
         "zsh/site-functions/_tmemfs": shtab.complete(whole, "zsh"),
         "fish/vendor_completions.d/tmemfs.fish": "".join(fish(parsers)),
     }
@@ -95,7 +128,7 @@ def command_page(command: str, parser: Parser) -> str:
         if action.help != argparse.SUPPRESS:
             lines += [".TP", _names(action), _roff(_help(parser, action))]
     for title, text in _sections(parser.epilog or ""):
-        lines += [f'.SH "{_roff(title.upper())}"', *_verbatim(text)]
+        lines += [f'.SH "{_roff(title.upper())}"', *_table(text)]
     return _page(lines, ["tmemfs(8)", "tmemfs-options(5)"])
 
 
@@ -103,7 +136,7 @@ def options_page(mount: Parser) -> str:
     """tmemfs-options(5): what may be given to mount(8) and be in fstab(5)."""
     lines = _head("tmemfs-options", 5, "mount options of tmemfs")
     for title, text in _sections(mount.epilog or ""):
-        lines += [f'.SH "{_roff(title.upper())}"', *_verbatim(text)]
+        lines += [f'.SH "{_roff(title.upper())}"', *_table(text)]
     return _page(lines, ["tmemfs-mount(8)", "mount(8)", "fstab(5)"])
 
 
@@ -156,6 +189,39 @@ def _sections(epilog: str) -> Iterator[tuple[str, str]]:
         yield title, "\n".join(lines)
 
 
+def _table(text: str) -> list[str]:
+    """What is a word and, after two spaces or on deeper lines, what it means; and sentences.
+
+    Man fills those. All else stays as it is written, such as the lines of an example.
+    """
+    made = list[str]()
+    lines = text.strip("\n").splitlines()
+    while lines:
+        head = lines.pop(0)
+        margin = re.match(" *", head)[0]  # type: ignore[index]
+        entry = re.fullmatch(r" *(\S+(?: \S+)*) {2,}(\S.*)", head)
+        deeper = bool(lines) and lines[0].startswith(margin + "  ")
+        if entry or deeper:
+            term, meaning = entry.groups() if entry else (head.strip(), "")
+            told = [meaning] if meaning else []
+            while lines and lines[0].startswith(margin + "  "):
+                told.append(lines.pop(0).strip())
+            made += [".TP", f".B {_roff(term)}", _roff(" ".join(told))]
+        elif _is_prose(head):
+            told = [head.strip()]
+            while lines and re.match(margin + r"\S", lines[0]):
+                told.append(lines.pop(0).strip())
+            made += [".PP", _roff(" ".join(told))]
+        elif head.strip():
+            made += _verbatim(head)
+    return made
+
+
+def _is_prose(line: str) -> bool:
+    """Whether it is a sentence: it stands at the margin, or has a comma with a space, or an end."""
+    return bool(re.search(r"^\S|, |,$|\.$", line))
+
+
 def _verbatim(text: str) -> list[str]:
     lines = text.strip("\n").splitlines()
     return [".nf", *(_roff(line) or "\\&" for line in lines), ".fi"]
@@ -180,8 +246,28 @@ def _whole(parsers: dict[str, Parser]) -> argparse.ArgumentParser:
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
             elif action.metavar in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif action.metavar == _MOUNT_OPTIONS:
+                action.complete = {  # type: ignore[attr-defined]
+                    "zsh": "_tmemfs_options",
+                    "preamble": {"zsh": zsh_options()},
+                }
         commands.add_parser(command, parents=[parser], add_help=False, help=COMMANDS[command])
     return whole
+
+
+def bash_options() -> str:
+    """What bash needs besides what shtab writes, which knows no lists."""
+    return _BASH_OPTIONS.format(options=" ".join(offered_options()))
+
+
+def zsh_options() -> str:
+    """The function of zsh that completes a list of mount options."""
+    described = []
+    for key, group in groupby(offered_options(), key=lambda option: option.partition("=")[0]):
+        values = [option.partition("=")[2] for option in group if "=" in option]
+        what = f":{key}:({' '.join(values).strip()})" if values else ""
+        described.append(f"'{key}{what}'")
+    return _ZSH_OPTIONS.format(options=" ".join(described))
 
 
 def fish(parsers: dict[str, Parser]) -> Iterator[str]:
@@ -203,7 +289,11 @@ def fish(parsers: dict[str, Parser]) -> Iterator[str]:
                 f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
                 for name in action.option_strings
             )
-            takes = " -r" if action.nargs != 0 else ""
+            takes = ""
+            if action.nargs != 0:
+                takes = " -r" if files else " -x"  # fish would add files to what takes none
+            if action.metavar == _MOUNT_OPTIONS:
+                takes += f" -a '(__fish_append , {' '.join(offered_options())})'"
             what = _quoted(action.help or "")
             yield f"complete -c tmemfs {seen} {names}{takes}{files} -d {what}\n"
 

@@ -75,6 +75,7 @@ _WITHOUT_EFFECT = {
 _IGNORED = frozenset(_IGNORED_WORDS.split())
 _IGNORED_PREFIXES = ("x-", "X-", "comment=", "user=", "helper=", "uhelper=")
 _OWN = OWN_SWITCHES | frozenset(OWN_KEYS)
+_CHOICES = {"cache": get_args(CacheMode), "log": LOGS, "native": ("on", "off")}
 _KNOWN = _FLAGS | _SWITCHES | _VALUES | _IGNORED | _OWN | {"subtype", "remount"}
 
 
@@ -244,6 +245,13 @@ def without_added(words: Sequence[str]) -> list[str]:
     added = [word for word in ("dev", "suid") if f"no{word}" not in words]
     asked = len(words) - len(added)
     return list(words[:asked] if words[asked:] == added else words)
+
+
+def offered_options() -> list[str]:
+    """The options that do something, as a shell completes them: in full, or up to the `=`."""
+    values = [f"{key}={value}" for key, choices in _CHOICES.items() for value in choices]
+    open_ended = [f"{key}=" for key in {*OWN_KEYS, *_VALUES} - _CHOICES.keys() | {"log"}]
+    return sorted([*values, *open_ended, *_FLAGS, *_SWITCHES, *OWN_SWITCHES])
 
 
 def escape_option(value: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tmemfs.cli.main import COMMANDS
+from tmemfs.config import OWN_KEYS, OWN_SWITCHES, offered_options, parse_mount
 
 ROOT = Path(__file__).parents[2]
 SHARE = runpy.run_path(str(ROOT / "scripts" / "share.py"))
@@ -63,6 +64,7 @@ def test_pages_are_written_as_man_wants_them(share: Path) -> None:
         )
         assert not done.stderr, page.name
         assert len(done.stdout) > 300, page.name
+        assert max(map(len, done.stdout.splitlines())) <= 80, page.name
 
 
 @pytest.mark.parametrize(
@@ -77,24 +79,62 @@ def test_a_shell_reads_its_completions(share: Path, shell: str, file: str) -> No
     subprocess.run([program(shell), "-n", share / file], check=True)
 
 
-def test_bash_completes_commands_and_options(share: Path) -> None:
-    def completed(*words: str) -> set[str]:
-        script = (
-            f"source {share}/bash-completion/completions/tmemfs; "
-            f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
-            '"$(complete -p tmemfs | sed "s/.*-F \\([^ ]*\\).*/\\1/")"; echo "${COMPREPLY[@]}"'
-        )
-        return set(subprocess.check_output([program("bash"), "-c", script], text=True).split())
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("tmemfs st", {"status"}),
+        ("tmemfs sw", {"swapon", "swapoff"}),
+        ("tmemfs mount --bu", {"--budget"}),
+        ("tmemfs mount -o wri", {"writeback"}),
+        ("tmemfs mount -o ro,budg", {"ro,budget="}),
+        ("tmemfs mount -o ro,cache=al", {"always"}),
+        ("tmemfs mount -o native=", {"on", "off"}),
+        ("tmemfs mount -o cache=open,log=", {"stderr", "syslog"}),
+    ],
+)
+def test_bash_completes(share: Path, line: str, offered: set[str]) -> None:
+    """What it adds to the last word, as bash has it: an equals sign is a word of its own."""
+    words = re.findall(r"=|[^\s=]+", line)
+    script = (
+        f"source {share}/bash-completion/completions/tmemfs; compopt() {{ :; }}; "
+        f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
+        f"COMP_LINE='{line}'; COMP_POINT={len(line)}; "
+        '"$(complete -p tmemfs | sed "s/.*-F \\([^ ]*\\).*/\\1/")"; echo "${COMPREPLY[@]}"'
+    )
+    found = subprocess.check_output([program("bash"), "-c", script], text=True)
+    assert set(found.split()) == offered
 
-    assert completed("tmemfs", "st") == {"status"}
-    assert {"swapon", "swapoff"} <= completed("tmemfs", "sw")
-    assert "--budget" in completed("tmemfs", "mount", "--bu")
+
+def test_fish_completes(share: Path) -> None:
+    def completed(line: str) -> list[str]:
+        file = share / "fish/vendor_completions.d/tmemfs.fish"
+        script = f"source {file}; complete -C '{line}'"
+        found = subprocess.check_output([program("fish"), "-c", script], text=True)
+        return [row.partition("\t")[0] for row in found.splitlines()]
+
+    assert set(completed("tmemfs sw")) == {"swapon", "swapoff"}
+    assert completed("tmemfs mount -o ro,writeb") == ["ro,writeback"]
+    assert completed("tmemfs mount --budget ") == []  # it is no file
 
 
-def test_fish_completes_commands(share: Path) -> None:
-    script = f"source {share}/fish/vendor_completions.d/tmemfs.fish; complete -C 'tmemfs sw'"
-    found = subprocess.check_output([program("fish"), "-c", script], text=True)
-    assert "swapon" in found
+def test_zsh_offers_mount_options(share: Path) -> None:
+    """Its completion is for its line editor alone; the function can be asked for its words."""
+    file = share / "zsh/site-functions/_tmemfs"
+    script = f"autoload -Uz compinit; compinit -D; source {file} 2>/dev/null; " + (
+        '_values() { print -l -- "$@" }; _tmemfs_options'
+    )
+    found = subprocess.check_output([program("zsh"), "-f", "-c", script], text=True).splitlines()
+    assert {"writeback", "cache:cache:(always none open)", "budget:budget:()"} <= set(found)
+
+
+def test_what_is_offered_for_a_mount_is_accepted() -> None:
+    for option in offered_options():
+        swap = ["swap=a=1M"] if option == "swap_only" else []
+        if not option.endswith("="):
+            parse_mount("/source", "/mount", [option, *swap], as_root=True, foreground=True)
+    assert set(OWN_KEYS) | OWN_SWITCHES <= {
+        option.partition("=")[0] for option in offered_options()
+    }
 
 
 def test_a_source_distribution_has_all_that_a_clone_has(tmp_path: Path) -> None:
