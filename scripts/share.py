@@ -199,12 +199,12 @@ def _table(text: str) -> list[str]:
     while lines:
         head = lines.pop(0)
         margin = re.match(" *", head)[0]  # type: ignore[index]
-        entry = re.fullmatch(r" *(\S+(?: \S+)*) {2,}(\S.*)", head)
-        deeper = bool(lines) and lines[0].startswith(margin + "  ")
-        if entry or deeper:
-            term, meaning = entry.groups() if entry else (head.strip(), "")
-            told = [meaning] if meaning else []
-            while lines and lines[0].startswith(margin + "  "):
+        entry = re.fullmatch(r"( *(\S+(?: \S+)*) {2,})(\S.*)", head)
+        # Words may stand to the right in their column: what goes on stands below the meaning.
+        deeper = " " * len(entry[1]) if entry else margin + "  "
+        if entry or (lines and lines[0].startswith(deeper)):
+            term, told = (entry[2], [entry[3]]) if entry else (head.strip(), [])
+            while lines and lines[0].startswith(deeper):
                 told.append(lines.pop(0).strip())
             made += [".TP", f".B {_roff(term)}", _roff(" ".join(told))]
         elif _is_prose(head):

@@ -49,6 +49,8 @@ def test_each_command_has_a_page(share: Path) -> None:
     for wanted in ("\\-\\-budget", "EXIT CODES", "SEE ALSO"):
         assert wanted in text
     assert "writeback" in (share / "man/man5/tmemfs-options.5").read_text()
+    # Each column is a paragraph, though their names stand to the right in the help.
+    assert "\n.TP\n.B POOL\n" in (share / "man/man8/tmemfs-status.8").read_text()
     assert "mem_used_total" in (share / "man/man5/tmemfs-figures.5").read_text()
 
 
