@@ -28,7 +28,7 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tracked() -> list[str]:
-    """The files of this clone; where it is none, those of a source distribution."""
+    """The files of this clone; a source distribution is none, and has them all by what it is."""
     if not (ROOT / ".git").exists():
         pytest.skip("no clone")
     found = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True)
