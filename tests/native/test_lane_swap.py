@@ -142,21 +142,27 @@ def waiting(mount: Mounted) -> int:
     return int(mount.status()["swaps"][0]["write_buffer_bytes"])
 
 
+def fill_up(file: Direct) -> dict[int, bytes]:
+    """Write until the budget is full; return what was acknowledged, by its first page."""
+    written = {}
+    with pytest.raises(OSError, match="No space left"):
+        for index in range(0, 32 * MIB // PAGE, 16):
+            file.write(index * PAGE, run(index, 16))
+            written[index] = run(index, 16)
+    return written
+
+
 @pytest.mark.parametrize("who", ["the lane", "Python"])
 def test_what_was_acknowledged_stays_when_the_budget_is_full(
     tmp_path: Path, source: Path, who: str
 ) -> None:
     """Also what is in the stage then; and it finds its place once *who* has made room."""
-    expected: dict[int, bytes] = {}
     options = ("--budget=8M", "--swap=s=32M")
     with (
         mounted(source, tmp_path / "m", *options, before=_SETTLES_NOTHING) as mount,
         direct(swap(mount), os.O_RDWR) as file,
     ):
-        with pytest.raises(OSError, match="No space left"):
-            for index in range(0, 32 * MIB // PAGE, 16):
-                file.write(index * PAGE, run(index, 16))
-                expected[index] = run(index, 16)
+        expected = fill_up(file)
         assert len(expected) * 16 * PAGE > 6 * MIB
         assert waiting(mount) > 0
         for index, data in expected.items():
@@ -181,9 +187,7 @@ def test_nobody_goes_round_while_the_budget_is_full(tmp_path: Path, source: Path
         mounted(source, tmp_path / "m", *options, before=_SETTLES_NOTHING) as mount,
         direct(swap(mount), os.O_RDWR) as file,
     ):
-        with pytest.raises(OSError, match="No space left"):
-            for index in range(0, 32 * MIB // PAGE, 16):
-                file.write(index * PAGE, run(index, 16))
+        fill_up(file)
         assert waiting(mount) > 0
         before = mount.status()["reclaim"]["pool_limit_hit"]
         for _ in range(1000):
