@@ -342,7 +342,7 @@ def parse_mount(
 
 
 def _switch(key: str, value: str) -> bool:
-    if value not in ("on", "off"):
+    if value not in _CHOICES[key]:
         raise UsageError(f"{key}: {value!r} must be on or off")
     return value == "on"
 

@@ -96,7 +96,16 @@ def test_a_shell_reads_its_completions(share: Path, shell: str, file: str) -> No
 )
 def test_bash_completes(share: Path, line: str, offered: set[str]) -> None:
     """What it adds to the last word, as bash has it: an equals sign is a word of its own."""
-    words = re.findall(r"=|[^\s=]+", line)
+    assert completed_by_bash(share, line, re.findall(r"=|[^\s=]+", line)) == offered
+
+
+def test_bash_completes_where_an_equals_sign_ends_no_word(share: Path) -> None:
+    """As some have it, by COMP_WORDBREAKS."""
+    line = "tmemfs mount /source -o ro,cache=al"
+    assert completed_by_bash(share, line, line.split()) == {"ro,cache=always"}
+
+
+def completed_by_bash(share: Path, line: str, words: list[str]) -> set[str]:
     script = (
         f"source {share}/bash-completion/completions/tmemfs; compopt() {{ :; }}; "
         f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
@@ -104,7 +113,7 @@ def test_bash_completes(share: Path, line: str, offered: set[str]) -> None:
         '"$(complete -p tmemfs | sed "s/.*-F \\([^ ]*\\).*/\\1/")"; echo "${COMPREPLY[@]}"'
     )
     found = subprocess.check_output([program("bash"), "-c", script], text=True)
-    assert set(found.split()) == offered
+    return set(found.split())
 
 
 def test_fish_completes(share: Path) -> None:
